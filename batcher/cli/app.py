@@ -1,0 +1,125 @@
+"""The commands and what they print."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batcher.errors import BatcherError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Ask an API once per row of a file; get Parquet with completions and token usage. Run again to resume.",
+    epilog="Exit codes: 0 all rows completed, 3 some failed, 65 input, 69 endpoint down, 74 storage, 75 locked,"
+    " 77 key or account, 78 job file, 130/143 interrupted (run again).",
+)
+
+JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="the job file (YAML)", show_default=False)]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as limits.concurrency=500")
+]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        result = app(args=argv, prog_name="batcher", standalone_mode=False)
+    except BatcherError as error:
+        from batcher.cli.running import complain
+
+        complain(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("batcher: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        _forget_stdout()
+        return 141
+    except Exception as error:
+        return _other_exit_code(error)
+    return result if isinstance(result, int) else 0
+
+
+@app.command()
+def run(
+    job: JobPath,
+    overrides: Overrides = [],  # noqa: B006 - typer reads defaults, it does not share them
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="print only when something is wrong")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="log more; never prompts, answers or keys")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as one line of JSON")] = False,
+) -> int:
+    """Ask every row that has no outcome yet. The same command resumes an interrupted run."""
+    from batcher.cli.running import run_job
+
+    return run_job(job, overrides, quiet=quiet, verbose=verbose, as_json=as_json)
+
+
+@app.command()
+def check(
+    job: JobPath,
+    overrides: Overrides = [],  # noqa: B006
+    offline: Annotated[bool, typer.Option("--offline", help="send no request")] = False,
+) -> int:
+    """Check the job file, the input, the template, the key and, with one tiny request, the endpoint."""
+    from batcher.cli.checking import check_job
+
+    return check_job(job, overrides, offline=offline)
+
+
+@app.command()
+def status(
+    target: Annotated[Path, typer.Argument(metavar="JOB|OUT", help="the job file or the output folder")],
+    as_json: Annotated[bool, typer.Option("--json", help="print summary.json as it is")] = False,
+) -> int:
+    """Show how a run stands, also while it works."""
+    from batcher.cli.status import show_status
+
+    return show_status(target, as_json=as_json)
+
+
+@app.command()
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="show this model's parameters")] = None,
+    catalogue: Annotated[Path | None, typer.Option(help="a YAML file with models of your own")] = None,
+) -> int:
+    """List the known models, or show one model's parameters and a request example."""
+    from batcher.catalogue import load_catalogue
+    from batcher.cli.models import render_catalogue, render_model
+
+    known = load_catalogue(catalogue)
+    print(render_catalogue(known) if name is None else render_model(known.schema_of(name)))
+    return 0
+
+
+@app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def simulator(context: typer.Context) -> int:
+    """Serve the built-in endpoint until stopped (batcher simulator --help shows its options)."""
+    from batcher.simulator import main as serve
+
+    return serve(context.args)
+
+
+def _other_exit_code(error: Exception) -> int:
+    """Usage errors and exits of the command-line library, or our own mistakes."""
+    if hasattr(error, "exit_code"):
+        if hasattr(error, "show"):
+            error.show()
+        return int(error.exit_code)
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    # places, not messages: a message may hold what must not be printed, such as a row's text
+    places = "".join(traceback.format_tb(error.__traceback__))
+    print(f"{places}batcher: internal error ({type(error).__name__}); please report the lines above", file=sys.stderr)
+    return 1
+
+
+def _forget_stdout() -> None:
+    """Whoever read our output has left; keep the interpreter from complaining about it on the way out."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

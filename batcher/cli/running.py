@@ -1,0 +1,74 @@
+"""`batcher run`: the job, the watcher, and what is said at the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import orjson
+
+from batcher import run
+from batcher.cli.bar import watcher
+from batcher.errors import BatcherError
+from batcher.job import load_job
+from batcher.records import Report
+
+#: exit codes after which the same command is all that is needed
+_CARRY_ON = (69, 75, 129, 130, 143)
+
+
+def run_job(path: Path, overrides: Sequence[str], *, quiet: bool, verbose: bool, as_json: bool) -> int:
+    """Run a job, print its report, and return the exit code."""
+    level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    job = load_job(path, overrides=overrides)
+    try:
+        report = run(job, progress=watcher(quiet=quiet))
+    except BatcherError as error:
+        complain(error)
+        if error.exit_code in _CARRY_ON:
+            print(f"carry on with: batcher run {path}", file=sys.stderr)
+        return error.exit_code
+    failed = report.totals.failed
+    if as_json:
+        print(orjson.dumps({**asdict(report), "complete": report.complete}).decode())
+    elif not quiet:
+        print(render_report(report))
+    if quiet and failed:
+        print(f"batcher: {failed} of {report.rows} rows failed; see {shown(report.path)}", file=sys.stderr)
+    return 3 if failed else 0
+
+
+def render_report(report: Report) -> str:
+    """The closing lines: counts, where the output is, and a query that runs as it stands."""
+    totals, place = report.totals, shown(report.path)
+    files = f"'{place}/*.parquet'"
+    lines = [
+        f"{report.rows} rows: {totals.completed} completed, {totals.failed} failed;"
+        f" {totals.prompt_tokens:,} prompt and {totals.completion_tokens:,} completion tokens",
+    ]
+    if totals.ambiguous:
+        lines.append(f"{totals.ambiguous} requests were sent but no answer was seen; they may have been paid for")
+    if totals.failed:
+        lines.append(
+            f"why:    duckdb -c \"FROM {files} SELECT error.code, count(*) WHERE status = 'failed' GROUP BY 1\""
+        )
+    lines.append(f"output: {place} ({report.parts} {'part' if report.parts == 1 else 'parts'})")
+    lines.append(f'query:  duckdb -c "FROM {files} SELECT row_index, completion, total_tokens LIMIT 5"')
+    return "\n".join(lines)
+
+
+def complain(error: BatcherError) -> None:
+    """Say what is wrong, one problem a line."""
+    for line in str(error).splitlines():
+        print(f"batcher: {line}", file=sys.stderr)
+
+
+def shown(path: str) -> str:
+    """A path as short as it can be said from here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("../../") else relative

@@ -1,0 +1,1 @@
+"""YAML that people write: read strictly, every value with its place, every problem reported at once, in our words."""

@@ -1,0 +1,178 @@
+"""The local engine: one process, one event loop, one worker.
+
+Puts the pieces together (client, limiter, guard, feed, worker), listens for signals and tells the watcher how it goes.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import logging
+import resource
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from random import Random
+
+import anyio
+import anyio.to_thread
+
+from batcher.catalogue import load_catalogue
+from batcher.client import Destination, open_client
+from batcher.errors import Interrupted
+from batcher.feed import Feed
+from batcher.guard import Guard
+from batcher.job import Job, read_key
+from batcher.limits import Limiter
+from batcher.plan import Plan
+from batcher.progress import Figures, Progress
+from batcher.prompt import Builder
+from batcher.records import Shard
+from batcher.rundir import RunDir
+from batcher.simulator import SimulatorOptions, start
+from batcher.worker import Worker
+
+_log = logging.getLogger(__name__)
+
+#: seconds between two looks at the figures, and between two versions of summary.json
+_LOOK_S = 0.2
+_SUMMARY_S = 3.0
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class LocalEngine:
+    """Runs everything in this process."""
+
+    def run(self, job: Job, plan: Plan, shards: Sequence[Shard], rundir: RunDir, progress: Progress) -> None:
+        """See `Engine`."""
+        options = {"use_uvloop": importlib.util.find_spec("uvloop") is not None}
+        with endpoint_of(job) as base_url, _tuned_process():
+            anyio.run(_work, job, plan, shards, rundir, progress, base_url, backend_options=options)
+
+
+async def _work(
+    job: Job, plan: Plan, shards: Sequence[Shard], rundir: RunDir, progress: Progress, base_url: str
+) -> None:
+    schema = load_catalogue(job.catalogue).schema_of(job.model)
+    feed = await anyio.to_thread.run_sync(lambda: Feed(plan, shards, rundir, Builder(job, schema)))
+    figures = await anyio.to_thread.run_sync(_figures, plan, rundir)
+    proven = figures.completed > 0
+    random = Random()  # noqa: S311 - spreads retries, no secret
+    limiter = Limiter(
+        job.limits.concurrency,
+        requests_per_minute=job.limits.requests_per_minute,
+        tokens_per_minute=job.limits.tokens_per_minute,
+        max_outage_s=job.limits.max_outage_s,
+        proven=proven,
+        random=random,
+    )
+    client = open_client(destination(job, base_url), job.limits.concurrency)
+    guard = Guard(proven=proven)
+    worker = Worker(job, rundir, feed, client, limiter=limiter, guard=guard, figures=figures, random=random)
+    progress.started(figures)
+    state = "failed"
+    try:
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(_listen, worker, progress)
+            helpers.start_soon(_report, worker, rundir, progress)
+            reason = await worker.run()
+            helpers.cancel_scope.cancel()
+        state = "stopped" if reason else "finished"
+    finally:
+        with anyio.CancelScope(shield=True):
+            await client.close()
+        worker.look()
+        progress.finished(figures)
+        rundir.write_summary({"state": state, **asdict(figures)})
+    if reason is not None:
+        raise reason
+
+
+def destination(job: Job, base_url: str) -> Destination:
+    """Where the requests of a job go, and with which key."""
+    endpoint = job.endpoint
+    return Destination(
+        url=f"{base_url}/chat/completions",
+        key=read_key(endpoint),
+        headers=endpoint.headers,
+        connect_s=endpoint.timeouts.connect_s,
+        first_byte_s=endpoint.timeouts.first_byte_s,
+        total_s=endpoint.timeouts.total_s,
+        max_response_bytes=endpoint.max_response_bytes,
+        ca_file=endpoint.ca_file,
+        proxy=endpoint.proxy,
+    )
+
+
+async def _listen(worker: Worker, progress: Progress) -> None:
+    """First signal: finish what is in flight. Second: leave now."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # a thread gets no signals; whoever owns the main thread decides
+    with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        first = True
+        async for signum in signals:
+            if first:
+                waiting = worker.figures.in_flight
+                progress.note(f"stopping: finishing {waiting} requests in flight (again to stop now)")
+                worker.stop(Interrupted(signum))
+            else:
+                progress.note("stopping now; requests in flight are given up and counted as perhaps paid")
+                worker.stop_now()
+            first = False
+
+
+async def _report(worker: Worker, rundir: RunDir, progress: Progress) -> None:
+    rounds = 0
+    while True:
+        worker.look()
+        progress.updated(worker.figures)
+        if rounds % round(_SUMMARY_S / _LOOK_S) == 0:
+            await anyio.to_thread.run_sync(rundir.write_summary, {"state": "running", **asdict(worker.figures)})
+        rounds += 1
+        await anyio.sleep(_LOOK_S)
+
+
+def _figures(plan: Plan, rundir: RunDir) -> Figures:
+    totals = rundir.totals()
+    return Figures(
+        total=plan.rows,
+        completed=totals.completed,
+        failed=totals.failed,
+        ambiguous=totals.ambiguous,
+        prompt_tokens=totals.prompt_tokens,
+        completion_tokens=totals.completion_tokens,
+    )
+
+
+@contextmanager
+def endpoint_of(job: Job) -> Iterator[str]:
+    """The base URL to send to; a simulator of our own lives as long as this."""
+    if job.endpoint.base_url != "simulator":
+        yield job.endpoint.base_url
+        return
+    options = job.endpoint.simulator
+    with start(SimulatorOptions(**({} if options is None else options.model_dump()))) as simulator:
+        yield simulator.base_url
+
+
+@contextmanager
+def _tuned_process() -> Iterator[None]:
+    """Allow as many sockets as the system permits, and collect garbage rarely.
+
+    The rows in flight are thousands of live objects without cycles; by default they would be walked again and again.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

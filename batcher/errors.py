@@ -1,0 +1,79 @@
+"""Every way a run can end badly, each with the exit code the command line returns.
+
+A class's docstring is its default message, so the two cannot drift apart; an instance adds the facts.
+These are errors *of the run*. A problem of one row is never an exception: it is an `Outcome` with `status = failed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class BatcherError(Exception):
+    """batcher met an internal error; please report it with the command you ran."""
+
+    exit_code = 1
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or " ".join((self.__doc__ or "").split()))
+
+
+class JobError(BatcherError):
+    """The job file is invalid."""
+
+    exit_code = 78
+
+    def __init__(self, problems: Sequence[str] | str) -> None:
+        #: one finished line per problem, `file:line:column: key: what is wrong`
+        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class InputError(BatcherError):
+    """The input cannot be read."""
+
+    exit_code = 65
+
+
+class ResumeError(BatcherError):
+    """The job differs from the run it would resume; use a new output folder."""
+
+    exit_code = 78
+
+
+class EndpointError(BatcherError):
+    """The endpoint does not answer; what was received is saved, run the same command again later."""
+
+    exit_code = 69
+
+
+class EndpointRefusedError(BatcherError):
+    """The endpoint refuses every request of this job; correct the job file and run the same command again."""
+
+    exit_code = 78
+
+
+class AccountError(BatcherError):
+    """The endpoint refused the key or the account; put it right and run the same command again."""
+
+    exit_code = 77
+
+
+class StorageError(BatcherError):
+    """The output folder cannot be written; what was received before is safe."""
+
+    exit_code = 74
+
+
+class LockedError(BatcherError):
+    """Another run is working on this output folder."""
+
+    exit_code = 75
+
+
+class Interrupted(BatcherError):  # noqa: N818 - named like KeyboardInterrupt: it is nobody's error
+    """Stopped by a signal; everything received is saved, the same command carries on."""
+
+    def __init__(self, signum: int, message: str | None = None) -> None:
+        self.exit_code = 128 + signum
+        super().__init__(message)

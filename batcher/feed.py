@@ -1,0 +1,127 @@
+"""The feed: rows of the unfinished shards become requests that wait to be sent, a chunk at a time.
+
+Runs on a thread, since it reads files; the worker calls `next` when it runs low. Rows that have an outcome already are
+left out, rows that cannot be asked come out as failed, and the columns to carry go to their shard's spool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from batcher.plan import Plan
+from batcher.prompt import Builder, PromptError
+from batcher.records import ApiError, Completion, Outcome, Prompt, Row, Shard
+from batcher.rundir import RunDir
+from batcher.shard import OpenShard
+from batcher.source import Chunk, read
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A row without an outcome, from the time it is read until it has one."""
+
+    row_index: int
+    shard: OpenShard
+    prompt: Prompt
+    #: attempts made and attempts that may have been paid for, those of earlier runs included
+    attempts: int = 0
+    ambiguous: int = 0
+    #: attempts of this run that count against `limits.max_attempts`
+    failures: int = 0
+    #: of these, how many by error code, for codes with a tighter bound
+    by_code: dict[str, int] = field(default_factory=dict)
+    #: attempts of this run that count against nothing, but came while other rows succeeded
+    refusals: int = 0
+    #: when the current attempt was sent: on the monotonic clock, and seconds since 1970 UTC
+    sent_at_s: float = 0.0
+    requested_at: float = 0.0
+
+    def count_failure(self, code: str) -> int:
+        """Count an attempt that failed; return how many did with this code."""
+        self.failures += 1
+        self.by_code[code] = self.by_code.get(code, 0) + 1
+        return self.by_code[code]
+
+    def outcome(
+        self, body: bytes, now_s: float, *, completion: Completion | None = None, error: ApiError | None = None
+    ) -> Outcome:
+        """Return the outcome that the current attempt decided: completed if there is a completion, else failed."""
+        return Outcome(
+            row_index=self.row_index,
+            status="failed" if completion is None else "completed",
+            body=body,
+            attempts=self.attempts,
+            ambiguous=self.ambiguous,
+            latency_s=now_s - self.sent_at_s,
+            requested_at=self.requested_at,
+            error=error,
+            prompt_tokens=completion.usage.prompt_tokens if completion else None,
+            completion_tokens=completion.usage.completion_tokens if completion else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Feeding:
+    """What one chunk gave."""
+
+    shard: OpenShard
+    pending: list[Pending]
+    failed: list[Outcome]
+    #: the shard has no more rows after these
+    is_last: bool
+
+
+class Feed:
+    """Reads the rows of `shards` forwards, once."""
+
+    def __init__(self, plan: Plan, shards: Sequence[Shard], rundir: RunDir, builder: Builder) -> None:
+        self._chunks = read(plan.files, shards, plan.schema)
+        self._rundir = rundir
+        self._builder = builder
+        self._tried = rundir.journal.attempts()
+        self._carried = rundir.form.carried.names
+        self._shard: OpenShard | None = None
+
+    @property
+    def opens_shard(self) -> bool:
+        """The next chunk begins a shard, if there is a next chunk."""
+        return self._shard is None or self._shard.fully_read
+
+    def next(self) -> Feeding | None:
+        """Read the next chunk; None at the end of the last shard. Blocks on the disk.
+
+        Raises:
+            InputError: the input cannot be read any more.
+            StorageError: the spool cannot be written.
+        """
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            return None
+        shard = self._shard if self._shard and not self._shard.fully_read else OpenShard(chunk.shard, self._rundir)
+        self._shard = shard
+        shard.carry(chunk.carried.select(self._carried))
+        return self._build(chunk, shard)
+
+    def _build(self, chunk: Chunk, shard: OpenShard) -> Feeding:
+        feeding = Feeding(shard, [], [], is_last=shard.fully_read)
+        for row in chunk.rows:
+            if row.row_index in shard.done:
+                continue
+            try:
+                feeding.pending.append(self._pending(row, shard))
+            except PromptError as error:
+                feeding.failed.append(_unaskable(row, "row_cannot_be_asked", str(error)))
+        return feeding
+
+    def _pending(self, row: Row, shard: OpenShard) -> Pending:
+        if row.problem is not None:
+            raise PromptError(row.problem)
+        attempts, ambiguous = self._tried.pop(row.row_index, (0, 0))
+        return Pending(row.row_index, shard, self._builder.build(row.values), attempts, ambiguous)
+
+
+def _unaskable(row: Row, code: str, message: str) -> Outcome:
+    code = "invalid_row" if row.problem is not None else code
+    error = ApiError(message, type="batcher", code=code)
+    return Outcome(row.row_index, "failed", b"", 0, 0, None, None, error)

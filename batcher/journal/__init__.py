@@ -1,0 +1,6 @@
+"""The journal: durable memory of what the open shards have received."""
+
+from batcher.journal.journal import Journal
+from batcher.journal.tables import Batch, Part
+
+__all__ = ["Batch", "Journal", "Part"]

@@ -1,0 +1,137 @@
+"""The journal's tables and the statements on them.
+
+attempts   rows that were sent, or are about to be, and have no outcome yet.
+           leased = 1: a request may be on its way at this moment. A process that dies leaves it so, and the next
+           one counts exactly these as "may have been paid for".
+outcomes   the final result of a row of an open shard; `body` is the answer as it was received
+parts      shards whose part is published, with their totals; their rows are gone from the other tables
+
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from batcher.records import ApiError, Outcome, Totals
+
+T = TypeVar("T")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS attempts (
+  row_index INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, ambiguous INTEGER NOT NULL, leased INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS outcomes (
+  row_index INTEGER PRIMARY KEY, status TEXT NOT NULL, body BLOB NOT NULL, attempts INTEGER NOT NULL,
+  ambiguous INTEGER NOT NULL, latency_s REAL, requested_at REAL, error TEXT,
+  prompt_tokens INTEGER, completion_tokens INTEGER
+) STRICT;
+CREATE TABLE IF NOT EXISTS parts (
+  shard INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL, totals TEXT NOT NULL
+) STRICT;
+"""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Entries that are committed together."""
+
+    #: rows about to be sent
+    leases: list[int] = field(default_factory=list)
+    #: (attempts, ambiguous, row_index) of rows that are not on their way any more and have no outcome
+    releases: list[tuple[int, int, int]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    #: questions and who waits for their answers
+    calls: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = field(default_factory=list)
+
+    @property
+    def entries(self) -> int:
+        """Number of entries that need a transaction."""
+        return len(self.leases) + len(self.releases) + len(self.outcomes)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the journal knows of a published part."""
+
+    shard: int
+    size_bytes: int
+    totals: Totals
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None)
+    mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise sqlite3.OperationalError(f"this file system does not support SQLite's write-ahead log (mode {mode})")
+    for pragma in ("synchronous = FULL", "mmap_size = 0", "trusted_schema = OFF", "journal_size_limit = 67108864"):
+        db.execute(f"PRAGMA {pragma}")
+    db.executescript(_SCHEMA)
+    return db
+
+
+def in_transaction(db: sqlite3.Connection, ask: Callable[[sqlite3.Connection], T]) -> T:
+    db.execute("BEGIN IMMEDIATE")
+    result = ask(db)
+    db.execute("COMMIT")
+    return result
+
+
+def write(db: sqlite3.Connection, batch: Batch) -> None:
+    """Write the entries in one transaction.
+
+    The order matters where one row has two entries: a row may be released and leased again in one batch. It can not
+    be leased and released or recorded in one batch, since it is sent only after its lease is committed.
+    """
+    db.execute("BEGIN IMMEDIATE")
+    if batch.releases:
+        db.executemany(
+            "UPDATE attempts SET leased = 0, attempts = ?, ambiguous = ? WHERE row_index = ?", batch.releases
+        )
+    if batch.outcomes:
+        db.executemany("DELETE FROM attempts WHERE row_index = ?", [(o.row_index,) for o in batch.outcomes])
+        db.executemany("INSERT OR IGNORE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?)", map(_values, batch.outcomes))
+    if batch.leases:
+        db.executemany(
+            "INSERT INTO attempts VALUES (?, 0, 0, 1) ON CONFLICT (row_index) DO UPDATE SET leased = 1",
+            [(row,) for row in batch.leases],
+        )
+    db.execute("COMMIT")
+
+
+def _values(outcome: Outcome) -> tuple[Any, ...]:
+    error = None if outcome.error is None else orjson.dumps(outcome.error).decode()
+    return (
+        outcome.row_index,
+        outcome.status,
+        outcome.body,
+        outcome.attempts,
+        outcome.ambiguous,
+        outcome.latency_s,
+        outcome.requested_at,
+        error,
+        outcome.prompt_tokens,
+        outcome.completion_tokens,
+    )
+
+
+def outcome_of(row: tuple[Any, ...]) -> Outcome:
+    index, status, body, attempts, ambiguous, latency_s, requested_at, error, prompt_tokens, completion_tokens = row
+    return Outcome(
+        row_index=index,
+        status=status,
+        body=body,
+        attempts=attempts,
+        ambiguous=ambiguous,
+        latency_s=latency_s,
+        requested_at=requested_at,
+        error=None if error is None else ApiError(**orjson.loads(error)),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+    )

@@ -1,0 +1,228 @@
+"""The one gate every request passes: how many may be sent now, and when that changes.
+
+`Limiter` puts together the adaptive number in flight, the pauses the server asks for, the breaker and the rates the
+job file sets. It is a plain state machine: the worker asks `allowance`, says `sent` and `answered`, and sleeps until
+`wake_at` when nothing may be sent. It knows no rows, no HTTP and no event loop; what a result means has been decided
+before (`Signal`). Time is an argument, in seconds of a monotonic clock that never goes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from random import Random
+
+from batcher.limits.adaptive import AdaptiveLimit, Plateau
+from batcher.limits.breaker import Breaker, in_words
+from batcher.limits.pacing import Bucket, TokenBucket, header_wait_s
+from batcher.limits.stray import Stray
+from batcher.records import Signal
+
+#: a longer wait asked for by the server is no matter of one row: the run pauses, whatever the result was
+RUN_WAIT_S = 120.0
+#: no wait is taken for longer than this, ten years: it only has to be too long for any `max_outage_s`
+_FOREVER_S = 3.2e8
+#: a cut is worth mentioning for this long
+_RECENT_CUT_S = 60.0
+
+_SUCCESS, _NONE = Signal.SUCCESS, Signal.NONE
+_REFUSALS = (Signal.THROTTLED, Signal.OVERLOADED)
+
+
+class Limiter:
+    """The limits of one endpoint and model, as one process sees them."""
+
+    def __init__(
+        self,
+        ceiling: int,
+        *,
+        random: Random,
+        start: int = 8,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        max_outage_s: float = 43200.0,
+        proven: bool = False,
+    ) -> None:
+        self._ceiling = ceiling
+        self._random = random
+        self._adaptive = AdaptiveLimit(ceiling, start)
+        self._plateau = Plateau()
+        self._stray = Stray()
+        self._breaker = Breaker(proven=proven, max_outage_s=max_outage_s, random=random)
+        self._requests = Bucket(requests_per_minute) if requests_per_minute else None
+        self._tokens = TokenBucket(tokens_per_minute) if tokens_per_minute else None
+        self._rates = {
+            bucket: f"limits.{unit}_per_minute ({rate:g})"
+            for bucket, unit, rate in (
+                (self._requests, "requests", requests_per_minute or 0),
+                (self._tokens, "tokens", tokens_per_minute or 0),
+            )
+            if bucket is not None
+        }
+        #: nothing is sent before this, for this reason
+        self._resume_at_s = -inf
+        self._pause_reason = ""
+        #: the end of the latest pause of more than `RUN_WAIT_S` the server asked for
+        self._asked_until_s = -inf
+        self._header_wait_at_s = -inf
+        self._cut_at_s, self._cut_by = -inf, ""
+        #: the limit before the present trouble began
+        self._calm_limit = self._adaptive.limit
+        #: what last kept the run from sending more, a noun; "" for nothing yet
+        self._bound = ""
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight at the moment."""
+        return self._adaptive.limit
+
+    def allowance(self, in_flight: int, now_s: float) -> int:
+        """Return how many more requests may be sent right now."""
+        if now_s < self._resume_at_s:
+            return 0
+        if self._breaker.is_open:
+            return int(self._breaker.may_probe(in_flight, now_s))
+        room = self._adaptive.limit - in_flight
+        if room <= 0:
+            return 0
+        for bucket in self._rates:
+            paced = bucket.room(now_s)
+            if paced < room:
+                room, self._bound = paced, self._rates[bucket]
+        return room
+
+    def wake_at(self, now_s: float) -> float | None:
+        """Return when the allowance can next grow by the passing of time; None if only an answer can change it."""
+        at_s = self._resume_at_s
+        if self._breaker.is_open:
+            at_s = max(at_s, self._breaker.next_probe_s)
+        elif self._rates:
+            at_s = max(at_s, *(bucket.ready_at(now_s) for bucket in self._rates))
+        return at_s if at_s > now_s else None
+
+    def sent(self, now_s: float, tokens_estimate: float = 0) -> float:
+        """Count a request that is being sent; return the tokens reserved for it, to be handed to `answered`."""
+        self._stray.sent(self._adaptive.limit)
+        if self._breaker.is_open:
+            self._breaker.probing()
+        if self._requests is not None:
+            self._requests.take(1, now_s)
+        if self._tokens is not None:
+            return self._tokens.reserve(tokens_estimate, now_s)
+        return 0.0
+
+    def answered(
+        self,
+        sent_at_s: float,
+        now_s: float,
+        signal: Signal,
+        *,
+        in_flight: int,
+        wait_s: float | None = None,
+        tokens: int | None = None,
+        reserved: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Learn from the result of a request.
+
+        `in_flight` counts the requests in flight with this one still among them, `wait_s` is what the server asked to
+        wait, `tokens` what the request used (None: unknown, its reservation stands), `reserved` what `sent` returned
+        (None: the usual), `headers` those of the reply in lower case.
+        """
+        if tokens is not None and self._tokens is not None:
+            self._tokens.settle(reserved, tokens)
+        if signal is _SUCCESS:
+            self._succeeded(sent_at_s, now_s, in_flight, tokens)
+            if headers:
+                self._heed(headers, tokens or 1, sent_at_s, now_s)
+            return
+        wait_s = min(wait_s, _FOREVER_S) if wait_s is not None and wait_s > 0 else 0.0
+        if signal in _REFUSALS and self._is_stray(sent_at_s):
+            signal = _NONE  # its row waits as it was told, nobody else
+        if signal is _NONE:
+            self._breaker.undecided(sent_at_s, now_s)
+        else:
+            wait_s = max(wait_s, self._failed(signal, sent_at_s, now_s))
+        if wait_s > RUN_WAIT_S:
+            self._asked_until_s = max(self._asked_until_s, now_s + wait_s)
+        if signal is not _NONE:
+            self._pause(wait_s, now_s, self._breaker.last_word)
+        elif wait_s > RUN_WAIT_S:
+            self._pause(wait_s, now_s, "the server asks to wait")
+
+    def _succeeded(self, sent_at_s: float, now_s: float, in_flight: int, tokens: int | None) -> None:
+        breaker, adaptive = self._breaker, self._adaptive
+        if not breaker.is_calm:
+            if breaker.is_open:
+                adaptive.restart(self._calm_limit)
+            breaker.succeeded()
+        adaptive.succeeded(in_flight, now_s)
+        settled = self._plateau.succeeded(tokens or 1, now_s - sent_at_s, adaptive.limit, now_s)
+        if settled is not None:
+            adaptive.settle(*settled, now_s)
+            self._bound = "the server's throughput, which more did not raise"
+
+    def _failed(self, signal: Signal, sent_at_s: float, now_s: float) -> float:
+        """Cut the limit if that is due; return for how long to pause."""
+        if self._breaker.is_calm:
+            self._calm_limit = self._adaptive.limit
+        cut, bound, before = False, "", self._adaptive.limit
+        if signal is Signal.THROTTLED:
+            cut, bound = self._adaptive.throttled(sent_at_s, now_s), "the server's rate limit (429)"
+        elif signal is Signal.OVERLOADED:
+            cut, bound = self._adaptive.overloaded(sent_at_s, now_s), "the server's overload"
+        if cut:
+            self._cut_at_s, self._cut_by, self._bound = now_s, bound, bound
+            self._stray.was_cut(before, self._adaptive.limit, now_s)
+        return self._breaker.failed(signal, sent_at_s, now_s, self._adaptive.limit)
+
+    def _is_stray(self, sent_at_s: float) -> bool:
+        """Count a refusal; whether it is one that comes at any load, so that only its own row is to wait."""
+        self._stray.refused(sent_at_s)
+        former = self._stray.verdict()
+        if former is not None:
+            self._adaptive.regrow(former)
+            self._cut_at_s, self._resume_at_s, self._bound = -inf, -inf, ""
+        return self._stray.ignores(self._adaptive.limit)
+
+    def _heed(self, headers: Mapping[str, str], tokens: int, sent_at_s: float, now_s: float) -> None:
+        """Wait as the quota headers advise, unless they are older than the last time they were heeded."""
+        if sent_at_s <= self._header_wait_at_s:
+            return
+        wait_s = header_wait_s(headers, tokens)
+        if wait_s > 0:
+            self._header_wait_at_s = now_s
+            self._pause(wait_s, now_s, "the server's quota is used up for now")
+
+    def _pause(self, wait_s: float, now_s: float, reason: str) -> None:
+        """Send nothing for at least `wait_s`; the end is spread, so that many clients do not come back as one."""
+        if wait_s <= 0:
+            return
+        resume_at_s = now_s + wait_s + self._random.uniform(0, min(wait_s / 2, 1 + wait_s / 10))
+        if resume_at_s > self._resume_at_s:
+            self._resume_at_s, self._pause_reason = resume_at_s, reason
+
+    def hopeless(self, now_s: float) -> str | None:
+        """Return why the run should stop, in words, or None to go on."""
+        return self._breaker.hopeless(now_s, self._asked_until_s)
+
+    def why(self, now_s: float) -> str | None:
+        """Say why nothing or less is sent at the moment, and until when; None if nothing holds the run back."""
+        if self._breaker.is_open and self._resume_at_s <= max(now_s, self._breaker.next_probe_s):
+            return self._breaker.why(now_s)
+        if now_s < self._resume_at_s:
+            return f"{self._pause_reason}, next request in {in_words(self._resume_at_s - now_s)}"
+        for bucket, rate in self._rates.items():
+            ready_s = bucket.ready_at(now_s) - now_s
+            if ready_s > 0:
+                return f"held to {rate}, next request in {in_words(ready_s)}"
+        if now_s - self._cut_at_s < _RECENT_CUT_S:
+            return f"held to {self.limit} requests at once by {self._cut_by}"
+        return None
+
+    def found(self) -> str:
+        """Say which limit was found and what bounds it."""
+        bound = self._bound
+        if self.limit >= self._ceiling and bound not in self._rates.values():
+            bound = "limits.concurrency"
+        return f"{self.limit} requests at once, " + (f"held there by {bound}" if bound else "no bound was met")

@@ -1,0 +1,125 @@
+"""Tells refusals that come of sending too much from stray ones, which come at any load.
+
+An endpoint that has a limit refuses what is above it and nothing below. A gateway with a bad replica, or one that drops
+the odd request, refuses its share whatever is sent; cutting for it only makes a run slow. Cutting tells the two apart:
+the share refused when the first cut was made says how much the endpoint could take, and refusals well below that, in a
+share much like before, are stray. Then the limit may go back to where it was, and only a clear rise counts.
+
+Shares are of requests sent, not of requests answered: a refusal comes at once and an answer takes seconds, so whoever
+counts answers sees mostly refusals for a while. Time is an argument, in seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+#: the limit must be this far below what the endpoint seemed to take before a refusal is suspect
+BELOW = 0.9
+#: suspect refusals needed for a verdict, as a number and as a part of the share that was refused at first
+SUSPECTS = 4
+PART_OF_FIRST = 0.4
+#: a share below which it is not worth deciding, and one above which nothing is called stray
+LEAST_SHARE = 0.01
+MOST_SHARE = 0.5
+#: a share that is higher than before by more than this, as a factor and on top of it, is not the same trouble
+SAME_FACTOR = 5.0
+SAME_MARGIN = 0.05
+#: once refusals are known to be stray, they count again above this multiple of their share, and this much more
+RISE = 2.0
+RISE_MARGIN = 0.03
+#: requests over which the present share is taken, at least; and at most those over which the lasting one is
+MEMORY = 100
+LONG_MEMORY = 2000
+
+
+class Stray:
+    """Watches the requests to one endpoint."""
+
+    __slots__ = (
+        "_bad",
+        "_bad_below",
+        "_bad_first",
+        "_bad_lately",
+        "_below_since_s",
+        "_bound",
+        "_first_cut_s",
+        "_former",
+        "_sent",
+        "_sent_below",
+        "_sent_lately",
+        "background",
+    )
+
+    def __init__(self) -> None:
+        #: the share of requests that are refused whatever is sent; 0 while nothing is known
+        self.background = 0.0
+        #: requests and refusals of the present stretch, and of a long time
+        self._sent_lately = self._bad_lately = 0
+        self._sent = self._bad = 0.0
+        self._forget()
+
+    def _forget(self) -> None:
+        #: the first cut of a series, and the limit before it
+        self._first_cut_s, self._former = inf, 0
+        #: since when the limit has been under the bound, which is well below what the endpoint seemed to take
+        self._below_since_s, self._bound = inf, 0.0
+        #: refusals of requests sent before the first cut, and below the bound; and how many were sent there
+        self._bad_first = self._bad_below = self._sent_below = 0
+
+    def sent(self, limit: int) -> None:
+        """Count a request that is being sent."""
+        self._sent += 1
+        self._sent_lately += 1
+        if self._sent_lately >= max(MEMORY, limit):
+            self._sent_lately = self._bad_lately = 0
+            if self._sent >= LONG_MEMORY:
+                self._sent, self._bad = self._sent / 2, self._bad / 2
+            if self.background:
+                self.background = min(self.background, self._bad / self._sent)
+        if self._below_since_s < inf:
+            if limit <= self._bound:
+                self._sent_below += 1
+            else:
+                self._below_since_s = inf
+
+    def refused(self, sent_at_s: float) -> None:
+        """Count a refusal."""
+        self._bad += 1
+        self._bad_lately += 1
+        if sent_at_s <= self._first_cut_s < inf:
+            self._bad_first += 1
+        elif sent_at_s > self._below_since_s:
+            self._bad_below += 1
+
+    def ignores(self, limit: int) -> bool:
+        """Whether a refusal now is one of the stray ones, to be borne by its row alone."""
+        if not self.background:
+            return False
+        share = min(MOST_SHARE, RISE * self.background + RISE_MARGIN)
+        return self._bad_lately <= share * max(MEMORY, limit)
+
+    def was_cut(self, before: int, now: int, now_s: float) -> None:
+        """Note that the limit was cut from `before` to `now`."""
+        self._sent_lately = self._bad_lately = 0  # the next cut wants evidence of its own
+        if before > self._former:
+            self._forget()
+            self._first_cut_s, self._former = now_s, before
+        self._bound = BELOW * (self._former - self._bad_first)
+        if self._below_since_s == inf and now <= self._bound:
+            self._below_since_s = now_s
+
+    def verdict(self) -> int | None:
+        """Return the limit to go back to, once refusals below what the endpoint could take show that they are stray."""
+        if self._bad_below < SUSPECTS:
+            return None
+        share, first = self._bad_below / max(1, self._sent_below), self._bad_first / self._former
+        if share < max(LEAST_SHARE, PART_OF_FIRST * first):
+            return None
+        former = self._former
+        lasting = self._bad / max(1.0, self._sent)
+        self._forget()
+        if max(share, lasting) > MOST_SHARE or share > SAME_FACTOR * lasting + SAME_MARGIN:
+            return None
+        self.background = share
+        self._sent_lately = self._bad_lately = 0
+        return former

@@ -1,0 +1,264 @@
+"""A part: the Parquet file of one finished shard.
+
+Holds the carried input columns and, after them, the columns of `RESULT` (design: one input row, one output row, in
+input order). Completed and failed rows share one schema, so that a folder of parts reads as one table. The footer
+names batcher's version, the run's fingerprint, the shard and its totals; no host, path, key or user.
+
+This module does not know where rows or outcomes come from, and never gives a file its final name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batcher.completion import parse
+from batcher.errors import JobError, StorageError
+from batcher.records import ApiError, Completion, Outcome, Shard, Totals
+
+#: a part is written in row groups of at most about this size, in Arrow's memory format
+ROW_GROUP_BYTES = 32 << 20
+
+_PROMPT_DETAILS = ("cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens", "text_tokens")
+_COMPLETION_DETAILS = (
+    "reasoning_tokens",
+    "accepted_prediction_tokens",
+    "rejected_prediction_tokens",
+    "audio_tokens",
+    "text_tokens",
+)
+
+
+def _counts(names: Sequence[str]) -> pa.DataType:
+    return pa.struct([(name, pa.int64()) for name in names])
+
+
+#: the columns that batcher adds, in order
+RESULT = pa.schema(
+    [
+        ("row_index", pa.int64()),
+        ("status", pa.string()),
+        ("completion", pa.string()),
+        ("reasoning", pa.string()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("total_tokens", pa.int64()),
+        ("prompt_tokens_details", _counts(_PROMPT_DETAILS)),
+        ("completion_tokens_details", _counts(_COMPLETION_DETAILS)),
+        ("usage_raw", pa.string()),
+        ("response_id", pa.string()),
+        ("response_object", pa.string()),
+        ("response_created", pa.timestamp("s", tz="UTC")),
+        ("response_model", pa.string()),
+        ("system_fingerprint", pa.string()),
+        ("choices_raw", pa.string()),
+        (
+            "error",
+            pa.struct(
+                [
+                    ("message", pa.string()),
+                    ("type", pa.string()),
+                    ("param", pa.string()),
+                    ("code", pa.string()),
+                    ("http_status", pa.int64()),
+                ]
+            ),
+        ),
+        ("attempts", pa.int64()),
+        ("latency_s", pa.float64()),
+        ("requested_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+#: columns of few different values; for the others a dictionary is built in vain
+_DICTIONARY = ("status", "finish_reason", "response_object", "response_model", "system_fingerprint")
+
+
+@dataclass(frozen=True, slots=True)
+class PartFormat:
+    """What all parts of a run have in common."""
+
+    #: input columns that are carried over
+    carried: pa.Schema
+    #: put before the names of the columns that batcher adds
+    prefix: str
+    #: of the run, as in the manifest
+    fingerprint: str
+    version: str
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of a part.
+
+        Raises:
+            JobError: an input column has the name of an added one.
+        """
+        added = [field.with_name(self.prefix + field.name) for field in RESULT]
+        taken = sorted({field.name for field in added} & set(self.carried.names))
+        if taken:
+            names = ", ".join(repr(name) for name in taken)
+            raise JobError(
+                f"the input has a column {names}, which batcher adds too: set output.prefix, for example"
+                " 'batcher_', or leave the column out with output.columns"
+            )
+        return pa.schema([*self.carried, *added])
+
+    def footer(self, shard: Shard, totals: Totals) -> dict[str, str]:
+        """Key-value metadata of one part."""
+        return {
+            "batcher.version": self.version,
+            "batcher.fingerprint": self.fingerprint,
+            "batcher.shard": str(shard.number),
+            "batcher.rows": str(shard.rows),
+            "batcher.totals": orjson.dumps(asdict(totals)).decode(),
+        }
+
+
+def write_part(
+    temporary: Path,
+    shard: Shard,
+    form: PartFormat,
+    carried: Iterable[pa.RecordBatch],
+    outcomes: Callable[[int, int], list[Outcome]],
+) -> Totals:
+    """Write and sync the part of `shard` and return its totals; memory does not grow with the shard.
+
+    `carried` yields the input columns of all rows in order; `outcomes(first, end)` the outcomes of rows `first` to
+    `end` in order, possibly fewer than asked for. On any error the file is removed.
+    """
+    totals = Totals()
+    try:
+        with temporary.open("wb") as file:
+            writer = _open_writer(file, form)
+            for table in _row_groups(_with_results(shard, form.schema, carried, outcomes, totals), form.schema):
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
+            writer.add_key_value_metadata(form.footer(shard, totals))
+            # not a `with` block: leaving one by an exception would write a footer, and the torso would read as good
+            writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+        check_part(temporary, shard, form)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return totals
+
+
+def check_part(path: Path, shard: Shard, form: PartFormat) -> Totals:
+    """Return the totals of a part after making sure that it is this shard's, whole and in order.
+
+    Raises:
+        StorageError: it is not.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as part:
+            footer = {
+                key.decode(): value.decode()
+                for key, value in (part.metadata.metadata or {}).items()
+                if key.startswith(b"batcher.")
+            }
+            rows = part.read(columns=[form.prefix + "row_index"]).column(0).to_pylist()
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise StorageError(f"{path} is not a whole part: {error}") from error
+    if footer.get("batcher.fingerprint") != form.fingerprint or footer.get("batcher.shard") != str(shard.number):
+        raise StorageError(f"{path} does not belong to this run")
+    if rows != list(range(shard.first_row, shard.end_row)):
+        raise StorageError(f"{path} does not hold the rows of its shard")
+    return Totals(**orjson.loads(footer["batcher.totals"]))
+
+
+def _open_writer(file: Any, form: PartFormat) -> pq.ParquetWriter:
+    added = [form.prefix + name for name in _DICTIONARY]
+    return pq.ParquetWriter(
+        file,
+        form.schema,
+        compression="zstd",
+        use_dictionary=added,
+        write_page_index=True,
+        write_page_checksum=True,
+    )
+
+
+def _with_results(
+    shard: Shard,
+    schema: pa.Schema,
+    carried: Iterable[pa.RecordBatch],
+    outcomes: Callable[[int, int], list[Outcome]],
+    totals: Totals,
+) -> Iterator[pa.RecordBatch]:
+    """Put the result columns beside the carried ones, and add up `totals`."""
+    first = shard.first_row
+    for batch in carried:
+        end = first + batch.num_rows
+        start = first
+        while start < end:
+            found = outcomes(start, end)
+            if [o.row_index for o in found] != list(range(start, start + len(found))) or not found:
+                raise StorageError(f"the journal lacks outcomes of rows {start} to {end - 1}")
+            columns = batch.slice(start - first, len(found)).columns
+            yield pa.RecordBatch.from_arrays([*columns, *_result_columns(found, totals)], schema=schema)
+            start += len(found)
+        first = end
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    waiting: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        waiting.append(batch)
+        size += batch.nbytes
+        if size >= ROW_GROUP_BYTES:
+            yield pa.Table.from_batches(waiting, schema)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting, schema)
+
+
+def _result_columns(outcomes: list[Outcome], totals: Totals) -> list[pa.Array]:
+    rows = [_result_row(outcome, totals) for outcome in outcomes]
+    return [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), RESULT, strict=True)]
+
+
+def _result_row(outcome: Outcome, totals: Totals) -> tuple[Any, ...]:
+    """Values of one row in the order of `RESULT`."""
+    answer = parse(outcome.body) if outcome.status == "completed" else None
+    totals.ambiguous += outcome.ambiguous
+    if isinstance(answer, Completion):
+        totals.completed += 1
+        totals.prompt_tokens += answer.usage.prompt_tokens or 0
+        totals.completion_tokens += answer.usage.completion_tokens or 0
+        return _completed(outcome, answer)
+    totals.failed += 1
+    error = outcome.error or ApiError("the stored answer cannot be read as a completion", code="unreadable")
+    return (
+        outcome.row_index, "failed", *(None,) * 15, asdict(error),
+        outcome.attempts, outcome.latency_s, _microseconds(outcome.requested_at),
+    )  # fmt: skip
+
+
+def _completed(outcome: Outcome, answer: Completion) -> tuple[Any, ...]:
+    usage = answer.usage
+    return (
+        outcome.row_index, "completed", answer.content, answer.reasoning, answer.finish_reason,
+        usage.prompt_tokens, usage.completion_tokens, usage.total_tokens,
+        usage.prompt_tokens_details or None, usage.completion_tokens_details or None, usage.raw,
+        answer.id, answer.object, _second(answer.created), answer.model, answer.system_fingerprint, answer.choices_raw,
+        None, outcome.attempts, outcome.latency_s, _microseconds(outcome.requested_at),
+    )  # fmt: skip
+
+
+def _microseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds * 1e6)
+
+
+def _second(created: int | None) -> int | None:
+    """Leave out what is no time a Parquet timestamp can hold; a server may send anything."""
+    return created if created is not None and 0 <= created < 253_402_300_800 else None

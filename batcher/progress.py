@@ -1,0 +1,65 @@
+"""What a run tells whoever watches it: a protocol, the figures, and a watcher that ignores everything.
+
+The worker reports here a few times a second. It does not know what a terminal is; `cli` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(slots=True)
+class Figures:
+    """How a run stands. Counts are of rows of the whole job unless they say otherwise."""
+
+    #: rows the input holds
+    total: int = 0
+    #: rows with an outcome, of this run and of earlier ones
+    completed: int = 0
+    failed: int = 0
+    #: requests sent whose answer is awaited
+    in_flight: int = 0
+    #: rows that wait for their next attempt
+    waiting: int = 0
+    #: attempts of this run after the first one of a row
+    retries: int = 0
+    #: attempts, of this run and of earlier ones, that may have been paid for though no answer was seen
+    ambiguous: int = 0
+    #: tokens of completed rows, of this run and of earlier ones
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    #: how many requests the limiter allows at the moment
+    limit: int = 0
+    #: why nothing is being sent, in words, or None
+    why_waiting: str | None = None
+
+    @property
+    def done(self) -> int:
+        """Rows with an outcome."""
+        return self.completed + self.failed
+
+
+class Progress(Protocol):
+    """A watcher of one run. Every method returns at once and raises nothing."""
+
+    def started(self, figures: Figures) -> None:
+        """The plan is made and the run folder is open; `figures` counts what earlier runs finished."""
+
+    def updated(self, figures: Figures) -> None:
+        """Called a few times a second while rows are asked, with the figures as they stand."""
+
+    def note(self, message: str) -> None:
+        """Something a person should know, in one line without prompt, completion or key."""
+
+    def finished(self, figures: Figures) -> None:
+        """No more rows will be asked in this run, for whatever reason."""
+
+
+class Silent:
+    """A `Progress` that ignores everything."""
+
+    def started(self, figures: Figures) -> None: ...
+    def updated(self, figures: Figures) -> None: ...
+    def note(self, message: str) -> None: ...
+    def finished(self, figures: Figures) -> None: ...

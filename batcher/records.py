@@ -1,0 +1,256 @@
+"""The nouns of batcher: what a shard, a row, a reply, a completion and an outcome are.
+
+Plain values without behaviour beyond their own fields. Seconds end in `_s`, bytes in `_bytes`; a `row_index` counts
+from 0 within the whole input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Literal
+
+Status = Literal["completed", "failed"]
+
+
+class Secret:
+    """A string that shows itself only when asked: not in a repr, a traceback or a pickle."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value; call this only where it is sent."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __len__(self) -> int:
+        return len(self._value)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not pickled")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Rows that lie together in one input file."""
+
+    #: position of the file in the plan's list of files
+    file: int
+    #: where the first row begins: a byte offset (JSONL; in the uncompressed text), a row number in the file (Parquet)
+    start: int
+    #: number of rows
+    rows: int
+    #: line of the first row in the file, from 1 (JSONL; blank lines count as lines, not as rows); 0 for Parquet
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A contiguous range of rows; its finished form is one part."""
+
+    number: int
+    first_row: int
+    rows: int
+    spans: tuple[Span, ...]
+
+    @property
+    def end_row(self) -> int:
+        """Index of the row after the last one."""
+        return self.first_row + self.rows
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One input record as read."""
+
+    row_index: int
+    #: the record's fields; empty if the record could not be read
+    values: dict[str, Any]
+    #: why the record cannot be asked, naming file and line; None for a good one
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The request of one row, ready to send."""
+
+    #: the JSON request body
+    body: bytes
+    #: the answer is to be JSON, so a blank one is no answer
+    json_mode: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one attempt received in full: any status, any body."""
+
+    status: int
+    #: header names in lower case; of a repeated header the last value
+    headers: dict[str, str]
+    body: bytes
+
+
+class FaultKind(Enum):
+    """How an attempt ended without a whole reply. The value is the error code a row shows."""
+
+    #: name resolution, connection refused or timed out: nothing was sent
+    CONNECT = "connect_failed"
+    #: certificate or handshake: nothing was sent
+    TLS = "tls_failed"
+    #: a reused connection was closed before a single byte of the answer: the keep-alive race
+    STALE = "connection_was_closed"
+    #: the connection broke after the request was sent
+    DISCONNECTED = "disconnected"
+    #: a deadline passed after the request was sent
+    TIMEOUT = "timeout"
+    #: the body ended early by its own framing (Content-Length, chunks)
+    TRUNCATED = "truncated"
+    #: what came is not HTTP, or its headers are too large
+    PROTOCOL = "protocol_error"
+    #: the body is larger than `max_response_bytes`
+    TOO_LARGE = "response_too_large"
+    #: the process has no file descriptor left
+    NO_DESCRIPTORS = "no_file_descriptors"
+    #: the answer was whole by HTTP's framing, but is not a completion or an error object
+    INVALID = "invalid_response"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What one attempt met instead of a usable reply."""
+
+    kind: FaultKind
+    #: a sentence without prompt, completion, header or key
+    message: str
+    #: bytes of the body that did arrive
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiError:
+    """The API's error object; `code` and `type` in the provider's words."""
+
+    message: str
+    type: str | None = None
+    param: str | None = None
+    code: str | None = None
+    http_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one completion; None where the provider does not say."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    #: counts by name, such as `cached_tokens`
+    prompt_tokens_details: dict[str, int] = field(default_factory=dict)
+    #: counts by name, such as `reasoning_tokens`
+    completion_tokens_details: dict[str, int] = field(default_factory=dict)
+    #: the provider's whole usage object as JSON text
+    raw: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The response of the API, field by field; None where the provider sent none."""
+
+    content: str | None
+    finish_reason: str | None
+    usage: Usage
+    reasoning: str | None = None
+    refusal: str | None = None
+    id: str | None = None
+    object: str | None = None
+    #: seconds since 1970 UTC
+    created: int | None = None
+    model: str | None = None
+    system_fingerprint: str | None = None
+    #: JSON text of what the fields above do not hold (further choices, tool calls, logprobs), or None
+    choices_raw: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The final result of a row: the answer as it was received, or why there is none."""
+
+    row_index: int
+    status: Status
+    #: the last attempt's body as received; b"" if none came
+    body: bytes
+    #: attempts made, those of earlier runs included
+    attempts: int
+    #: attempts among them that may have been paid for though no answer was seen
+    ambiguous: int
+    #: seconds from sending to the last byte, of the attempt that decided
+    latency_s: float | None
+    #: when that attempt was sent, seconds since 1970 UTC
+    requested_at: float | None
+    #: None for a completed row
+    error: ApiError | None = None
+    #: None for a failed row, and where the provider does not say
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over the outcomes of some rows."""
+
+    completed: int = 0
+    failed: int = 0
+    ambiguous: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows that have an outcome."""
+        return self.completed + self.failed
+
+    def add(self, other: Totals) -> None:
+        """Add `other` to these sums."""
+        self.completed += other.completed
+        self.failed += other.failed
+        self.ambiguous += other.ambiguous
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the run folder holds now, read from its parts."""
+
+    #: the output folder
+    path: str
+    #: rows the input holds
+    rows: int
+    totals: Totals
+    #: number of finished parts
+    parts: int
+
+    @property
+    def complete(self) -> bool:
+        """Every row has an outcome in a part."""
+        return self.totals.rows == self.rows
+
+
+class Signal(Enum):
+    """What one attempt's result says about the endpoint's capacity; the limiter acts on nothing else."""
+
+    #: nothing: the row's own fault, or an error that has no bearing on how much may be sent
+    NONE = "none"
+    #: a completion came, whatever its finish reason
+    SUCCESS = "success"
+    #: the endpoint refused the request as one too many (429 of a rate, concurrency or ramp-up limit)
+    THROTTLED = "throttled"
+    #: the endpoint or its gateway had no capacity (502, 503, 504, 529), or did not answer before the deadline
+    OVERLOADED = "overloaded"
+    #: no connection could be made; nothing was sent
+    UNREACHABLE = "unreachable"

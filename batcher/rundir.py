@@ -1,0 +1,284 @@
+"""The run folder: what is decided, what is done, and whose it is at the moment.
+
+    OUT/
+      part-00000.parquet ...         finished shards; the only visible files
+      .batcher/                      mode 0700; no name in here ends in .parquet, so no reader takes it for data
+        manifest.json                what determines the result, and the plan; written once
+        lock                         flock; the kernel frees it when the process dies; never deleted
+        journal-0.sqlite             open shards (see journal)
+        summary.json                 how the run stands, for people and scripts; replaced every few seconds
+        tmp/                         rebuilt at will
+
+A shard is done when the journal says that its part is published. What a crash may leave in between is settled in
+`begin`: a part in place that the journal doesn't know is checked and adopted, rows that were on their way are counted.
+The worker may ask this module where things are; this module knows no request, no reply and no event loop.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import orjson
+import pyarrow as pa
+
+from batcher.durable import fsync_folder, publish, replace_file
+from batcher.errors import InputError, LockedError, ResumeError, StorageError
+from batcher.job import Job
+from batcher.journal import Journal, Part
+from batcher.part import PartFormat, check_part
+from batcher.plan import Plan
+from batcher.records import Report, Shard, Totals
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+
+
+class RunDir:
+    """An output folder that this process alone works on, until `close`."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self.state = path / ".batcher"
+        self.tmp = self.state / "tmp"
+        self._lock = lock
+        self._manifest: dict[str, Any] | None = _read_json(self.state / "manifest.json")
+        self._journal: Journal | None = None
+        self._form: PartFormat | None = None
+        self._parts: dict[int, Part] = {}
+        #: rows that were on their way when an earlier run died, found at this start
+        self.orphaned = 0
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Create or open the folder and lock it.
+
+        Raises:
+            LockedError: another run works on it; its message names that run.
+            StorageError: the folder cannot be written.
+        """
+        try:
+            (path / ".batcher").mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = _lock(path / ".batcher" / "lock")
+        except OSError as error:
+            raise StorageError(f"the output folder {path} cannot be written: {error.strerror or error}") from error
+        try:
+            return cls(path, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    # -- what was decided
+
+    @property
+    def form(self) -> PartFormat:
+        """What all parts of this run have in common."""
+        return _begun(self._form)
+
+    def begin(self, job: Job, plan: Plan) -> None:
+        """Settle on `plan`, and on what a crash may have left behind. Call once, before anything below.
+
+        Raises:
+            ResumeError: this would give another result than the run in this folder; names the keys.
+            StorageError: a finished part is missing or not what it was.
+            JobError, InputError: the output columns cannot be made of this input.
+        """
+        identity = _as_json(job.identity())
+        self._refuse_other_job(identity, plan)
+        fingerprint = hashlib.sha256(orjson.dumps([identity, plan.digests], option=orjson.OPT_SORT_KEYS)).hexdigest()
+        self._form = PartFormat(_carried(plan.schema, job), job.output.prefix, fingerprint[:32], _own_version())
+        _ = self._form.schema  # refuses names that collide, before anything is written
+        try:
+            shutil.rmtree(self.tmp, ignore_errors=True)
+            self.tmp.mkdir(mode=0o700)
+            if self._manifest is None:
+                self._write_manifest(identity, plan)
+        except OSError as error:
+            raise StorageError(f"the output folder {self.path} cannot be written: {error.strerror or error}") from error
+        self._journal = Journal(self.state / "journal-0.sqlite")
+        self.orphaned = self._journal.recover()
+        self._parts = self._journal.parts()
+        self._check_parts(plan)
+
+    def _refuse_other_job(self, identity: dict[str, Any], plan: Plan) -> None:
+        if self._manifest is None:
+            return
+        if self._manifest.get("format") != FORMAT_VERSION:
+            raise ResumeError(f"{self.path} was written by another version of batcher; use a new output folder")
+        changes = list(_differences(self._manifest["job"], identity))
+        if Plan.from_json(self._manifest["plan"]).digests != plan.digests:
+            changes.append("the input changed")
+        if changes:
+            raise ResumeError(
+                f"the job differs from the run in {self.path}: {'; '.join(changes)}."
+                " Undo the change to carry on, or use a new output.path"
+            )
+
+    def _write_manifest(self, identity: dict[str, Any], plan: Plan) -> None:
+        self._manifest = {"format": FORMAT_VERSION, "batcher": _own_version(), "job": identity, "plan": plan.to_json()}
+        replace_file(self.state / "manifest.json", orjson.dumps(self._manifest, option=orjson.OPT_INDENT_2))
+        for folder in (self.path, self.path.parent):
+            fsync_folder(folder)
+
+    def _check_parts(self, plan: Plan) -> None:
+        """Adopt parts that were put in place just before a crash; refuse to go on if a finished one is gone."""
+        for shard in plan.shards:
+            path, known = self.part_path(shard), self._parts.get(shard.number)
+            if known is None and path.exists():
+                self._note_part(shard, check_part(path, shard, self.form))
+                _log.info("adopted %s, finished just before the last run ended", path.name)
+            elif known is not None and (not path.exists() or path.stat().st_size != known.size_bytes):
+                raise StorageError(
+                    f"{path} is {'changed' if path.exists() else 'missing'}, though it was finished and paid for."
+                    " Put it back, or use a new output.path; it is not asked again silently"
+                )
+        self.journal.forget_published([shard for shard in plan.shards if shard.number in self._parts])
+
+    # -- what is done
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of the open shards."""
+        return _begun(self._journal)
+
+    def unfinished(self, plan: Plan) -> list[Shard]:
+        """Return the shards without a part, in order."""
+        self._parts = self.journal.parts()
+        return [shard for shard in plan.shards if shard.number not in self._parts]
+
+    def totals(self) -> Totals:
+        """Return the sums over all rows with an outcome, in a part or not yet."""
+        totals = self.journal.open_totals()
+        for part in self._parts.values():
+            totals.add(part.totals)
+        return totals
+
+    def report(self, plan: Plan) -> Report:
+        """Return what the parts hold."""
+        self._parts = self.journal.parts()
+        return Report(path=str(self.path), rows=plan.rows, totals=self.totals(), parts=len(self._parts))
+
+    def part_path(self, shard: Shard) -> Path:
+        """Where the part of `shard` is, or will be."""
+        return self.path / f"part-{shard.number:05d}.parquet"
+
+    def publish(self, shard: Shard, temporary: Path, totals: Totals) -> None:
+        """Put a finished part in place, note it, and only then forget its rows in the journal."""
+        try:
+            publish(temporary, self.part_path(shard))
+        except OSError as error:
+            raise StorageError(f"{self.part_path(shard)} cannot be put in place: {error}") from error
+        self._note_part(shard, totals)
+
+    def _note_part(self, shard: Shard, totals: Totals) -> None:
+        part = Part(shard.number, self.part_path(shard).stat().st_size, totals)
+        self.journal.published(part)
+        self.journal.forget(shard)
+        self._parts[shard.number] = part
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Replace `summary.json`; a failure is logged, since nothing depends on this file."""
+        summary = {**summary, "updated_at": datetime.now(UTC), "pid": os.getpid()}
+        try:
+            replace_file(self.state / "summary.json", orjson.dumps(summary, option=orjson.OPT_INDENT_2), durable=False)
+        except OSError as error:
+            _log.warning("summary.json could not be written: %s", error)
+
+    def close(self) -> None:
+        """Commit what waits and give the folder free. Raises StorageError if the last commit failed."""
+        try:
+            if self._journal is not None:
+                self._journal.close()
+        finally:
+            os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def planned(path: Path) -> Plan | None:
+    """Return the plan of the run in an output folder; None if there is no run. Looks without locking or creating."""
+    manifest = _read_json(path / ".batcher" / "manifest.json")
+    return None if manifest is None or manifest.get("format") != FORMAT_VERSION else Plan.from_json(manifest["plan"])
+
+
+def _begun(value: T | None) -> T:
+    """What `begin` sets up; asking for it earlier is a mistake of ours."""
+    if value is None:
+        raise RuntimeError("the run folder has not begun")
+    return value
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise LockedError(f"another run is working on {path.parent.parent} ({holder}); nothing was sent") from None
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"pid {os.getpid()} on {platform.node()} since {now}\n".encode(), 0)
+    return descriptor
+
+
+def _carried(schema: pa.Schema, job: Job) -> pa.Schema:
+    """The input columns that `output.columns` asks for, in its order."""
+    if job.output.columns == "all":
+        return schema.remove_metadata()
+    missing = [name for name in job.output.columns if name not in schema.names]
+    if missing:
+        raise InputError(
+            f"output.columns: the input has no column {', '.join(map(repr, missing))}; it has {', '.join(schema.names)}"
+        )
+    return pa.schema([schema.field(name) for name in job.output.columns])
+
+
+def _differences(before: Any, now: Any, path: str = "") -> Iterable[str]:
+    """Yield `key was X, is Y` for every key in which two nested mappings differ; long values are not shown."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
+    elif before != now:
+        shown = [orjson.dumps(value).decode() for value in (before, now)]
+        yield f"{path} was {shown[0]}, is {shown[1]}" if max(map(len, shown)) <= 60 else f"{path} changed"
+
+
+def _as_json(value: Any) -> Any:
+    """The value as it comes back from a JSON file, so that two of them can be compared."""
+    return orjson.loads(orjson.dumps(value))
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise StorageError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise StorageError(f"{path} is not what batcher wrote")
+    return content
+
+
+def _own_version() -> str:
+    try:
+        return version("batcher-llm")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,113 @@
+"""The window of open shards: outcomes go in, finished shards come out.
+
+Between a row's answer and its part an outcome may be held back by the guard, then it is recorded in the journal, and
+only its commit counts. A shard whose rows all have committed outcomes is ready to be written. The window is bounded, so
+memory and disk are, and wide enough that one slow row never idles the pool.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+from batcher.guard import Guard
+from batcher.journal import Journal
+from batcher.progress import Figures
+from batcher.records import Outcome
+from batcher.shard import OpenShard
+
+
+def window_size(concurrency: int, rows_per_part: int) -> int:
+    """Shards that may be open at once: room for 16 rows a slot, and for all failures that the guard may hold back."""
+    return 1 + max(2, math.ceil(max(16 * concurrency, 256) / rows_per_part))
+
+
+class Window:
+    """The open shards of one worker, and the outcomes that are not committed yet."""
+
+    def __init__(self, journal: Journal, size: int, guard: Guard, figures: Figures) -> None:
+        self._journal, self._size, self._guard, self._figures = journal, size, guard, figures
+        self._open: set[OpenShard] = set()
+        self._held: dict[int, OpenShard] = {}
+        self._recorded: dict[int, OpenShard] = {}
+        #: bytes of answers that wait for their commit
+        self.unsaved_bytes = 0
+        #: shards whose part can be written, in the order in which they became so
+        self.ready: deque[OpenShard] = deque()
+
+    def __repr__(self) -> str:
+        return f"<Window: {len(self._open)} of {self._size} shards, {len(self._recorded)} rows recorded, {self._guard}>"
+
+    @property
+    def full(self) -> bool:
+        """No further shard may be opened now."""
+        return len(self._open) >= self._size
+
+    @property
+    def at_rest(self) -> bool:
+        """No outcome waits for its commit and no shard to be written. Held outcomes may remain."""
+        return not self._recorded and not self.ready
+
+    def opened(self, shard: OpenShard, *, all_read: bool) -> None:
+        """Take in a shard some rows of which were read, perhaps the last ones."""
+        self._open.add(shard)
+        if all_read:
+            shard.all_read = True
+            self._check(shard)
+
+    def record(self, outcome: Outcome, shard: OpenShard) -> None:
+        """Hand an outcome to the journal."""
+        self._recorded[outcome.row_index] = shard
+        self.unsaved_bytes += len(outcome.body)
+        self._journal.record(outcome)
+
+    def hold(self, outcome: Outcome, shard: OpenShard) -> bool:
+        """Hold back a failure until something succeeds; True if so many are held that the run should stop."""
+        self._held[outcome.row_index] = shard
+        return self._guard.failed(outcome)
+
+    def succeeded(self) -> None:
+        """Believe the failures that were held back: something succeeded."""
+        self._record_held(self._guard.succeeded())
+
+    def believe(self) -> None:
+        """Believe the failures that were held back: no more rows will come that could succeed."""
+        self._record_held(self._guard.give_up_holding())
+
+    def _record_held(self, outcomes: Iterable[Outcome]) -> None:
+        for outcome in outcomes:
+            self.record(outcome, self._held.pop(outcome.row_index))
+
+    def committed(self, outcomes: Iterable[Outcome]) -> None:
+        """Count outcomes that the journal has made durable."""
+        for outcome in outcomes:
+            self.unsaved_bytes -= len(outcome.body)
+            self._count(outcome)
+            shard = self._recorded.pop(outcome.row_index)
+            shard.missing -= 1
+            self._check(shard)
+
+    def _count(self, outcome: Outcome) -> None:
+        figures = self._figures
+        figures.ambiguous += outcome.ambiguous
+        if outcome.status == "failed":
+            figures.failed += 1
+        else:
+            figures.completed += 1
+            figures.prompt_tokens += outcome.prompt_tokens or 0
+            figures.completion_tokens += outcome.completion_tokens or 0
+
+    def _check(self, shard: OpenShard) -> None:
+        if shard.ready:
+            self.ready.append(shard)
+
+    def closed(self, shard: OpenShard) -> None:
+        """Forget the first of the ready shards: its part is in place, or could not be written."""
+        self.ready.remove(shard)
+        self._open.discard(shard)
+
+    def abandon(self) -> None:
+        """Close the files of shards that stay unfinished in this run."""
+        for shard in self._open:
+            shard.abandon()
