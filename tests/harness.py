@@ -135,3 +135,9 @@ def kill(process: subprocess.Popen[str], signum: int = signal.SIGKILL) -> int:
         os.kill(process.pid, signum)
     process.communicate()
     return process.returncode
+
+
+def write_script(path: Path, *rules: dict[str, Any]) -> Path:
+    """Write a script of the simulator and return its path (JSON is YAML)."""
+    path.write_bytes(orjson.dumps(rules))
+    return path

@@ -52,18 +52,17 @@ def issue(
     names: list[x509.GeneralName] = [x509.DNSName(host)]
     if host[0].isdigit():
         names = [x509.IPAddress(ipaddress.ip_address(host))]
-    others = dict.fromkeys(
-        (
-            "content_commitment",
-            "key_encipherment",
-            "data_encipherment",
-            "key_agreement",
-            "encipher_only",
-            "decipher_only",
-        ),
-        False,
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
-    usage = x509.KeyUsage(digital_signature=True, key_cert_sign=authority, crl_sign=authority, **others)
     cert = (
         x509.CertificateBuilder()
         .subject_name(subject)
