@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from batcher.completion import parse
 from batcher.errors import JobError, StorageError
 from batcher.records import ApiError, Completion, Outcome, Shard, Totals
 
-#: a part is written in row groups of at most about this size, in Arrow's memory format
-ROW_GROUP_BYTES = 32 << 20
+#: a part is written in row groups of about this size, in Arrow's memory format; larger ones make the peak of memory
+ROW_GROUP_BYTES = 4 << 20
 
 _PROMPT_DETAILS = ("cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens", "text_tokens")
 _COMPLETION_DETAILS = (
@@ -136,12 +137,10 @@ def write_part(
     """
     totals = Totals()
     try:
-        with temporary.open("wb") as file:
-            writer = _open_writer(file, form)
+        with temporary.open("wb") as file, _writer(file, form) as writer:
             for table in _row_groups(_with_results(shard, form.schema, carried, outcomes, totals), form.schema):
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
             writer.add_key_value_metadata(form.footer(shard, totals))
-            # not a `with` block: leaving one by an exception would write a footer, and the torso would read as good
             writer.close()
             file.flush()
             os.fsync(file.fileno())
@@ -166,18 +165,21 @@ def check_part(path: Path, shard: Shard, form: PartFormat) -> Totals:
                 if key.startswith(b"batcher.")
             }
             rows = part.read(columns=[form.prefix + "row_index"]).column(0).to_pylist()
-    except (OSError, pa.ArrowException, KeyError) as error:
+        totals = Totals(**orjson.loads(footer["batcher.totals"]))
+    except (OSError, pa.ArrowException, LookupError, TypeError, ValueError) as error:
         raise StorageError(f"{path} is not a whole part: {error}") from error
     if footer.get("batcher.fingerprint") != form.fingerprint or footer.get("batcher.shard") != str(shard.number):
         raise StorageError(f"{path} does not belong to this run")
     if rows != list(range(shard.first_row, shard.end_row)):
         raise StorageError(f"{path} does not hold the rows of its shard")
-    return Totals(**orjson.loads(footer["batcher.totals"]))
+    return totals
 
 
-def _open_writer(file: Any, form: PartFormat) -> pq.ParquetWriter:
+@contextmanager
+def _writer(file: Any, form: PartFormat) -> Iterator[pq.ParquetWriter]:
+    """A writer that an exception leaves without a footer: pyarrow's own would write one, and the torso read as good."""
     added = [form.prefix + name for name in _DICTIONARY]
-    return pq.ParquetWriter(
+    writer = pq.ParquetWriter(
         file,
         form.schema,
         compression="zstd",
@@ -185,6 +187,10 @@ def _open_writer(file: Any, form: PartFormat) -> pq.ParquetWriter:
         write_page_index=True,
         write_page_checksum=True,
     )
+    try:
+        yield writer
+    finally:
+        writer.is_open = False  # or it would be closed when it is collected
 
 
 def _with_results(

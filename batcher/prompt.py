@@ -106,7 +106,7 @@ class Builder:
             self._env.add_template(name, source)
         except minijinja.TemplateError as error:
             raise JobError(f"{name}: line {error.line} of the template: {error.detail}") from None
-        return frozenset(self._env.undeclared_variables_in_template(name))
+        return frozenset(self._env.undeclared_variables_in_template(name)) - frozenset(self._env.globals)
 
     def _render(self, name: str, values: Mapping[str, Any]) -> str | None:
         used = self._used.get(name)
@@ -141,7 +141,8 @@ class Builder:
         roles = [message.get("role") for message in messages]
         if roles not in (["user"], ["system", "user"]):
             raise PromptError("a conversation cannot be sent with request_format 'form', which holds one prompt")
-        return self._ask(messages[0]["content"] if len(roles) == 2 else None, messages[-1]["content"], own)
+        texts = [_text(message.get("content"), "content") for message in messages]
+        return self._ask(texts[0] if len(roles) == 2 else None, texts[-1], own)
 
     def _ask_batch_line(self, values: Mapping[str, Any]) -> Prompt:
         body = _as_json_value(values["body"], "body")
@@ -187,7 +188,7 @@ class Builder:
         """Parameters as this request format writes them."""
         sent = {name: self._schema.sent(name, value, self._format) for name, value in parameters.items()}
         if sent.get("stream") and not self._form:
-            sent["stream_options"] = {"include_usage": True}
+            sent["stream_options"] = {"include_usage": True, **(sent.get("stream_options") or {})}
         return {**sent, **self._extra}
 
 

@@ -26,6 +26,11 @@ class Secret:
         """Return the value; call this only where it is sent."""
         return self._value
 
+    def hide_in(self, data: bytes) -> bytes:
+        """Return `data` without this value: some servers repeat the key that they refuse."""
+        value = self._value.encode()
+        return data.replace(value, b"***") if value and value in data else data
+
     def __repr__(self) -> str:
         return "Secret(***)"
 

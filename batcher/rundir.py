@@ -117,8 +117,12 @@ class RunDir:
             return
         if self._manifest.get("format") != FORMAT_VERSION:
             raise ResumeError(f"{self.path} was written by another version of batcher; use a new output folder")
-        changes = list(_differences(self._manifest["job"], identity))
-        if Plan.from_json(self._manifest["plan"]).digests != plan.digests:
+        try:
+            before, digests = self._manifest["job"], Plan.from_json(self._manifest["plan"]).digests
+        except (KeyError, ValueError) as error:
+            raise _not_ours(self.path) from error
+        changes = list(_differences(before, identity))
+        if digests != plan.digests:
             changes.append("the input changed")
         if changes:
             raise ResumeError(
@@ -214,7 +218,16 @@ class RunDir:
 def planned(path: Path) -> Plan | None:
     """Return the plan of the run in an output folder; None if there is no run. Looks without locking or creating."""
     manifest = _read_json(path / ".batcher" / "manifest.json")
-    return None if manifest is None or manifest.get("format") != FORMAT_VERSION else Plan.from_json(manifest["plan"])
+    if manifest is None or manifest.get("format") != FORMAT_VERSION:
+        return None
+    try:
+        return Plan.from_json(manifest["plan"])
+    except (KeyError, ValueError) as error:
+        raise _not_ours(path) from error
+
+
+def _not_ours(path: Path) -> StorageError:
+    return StorageError(f"{path / '.batcher' / 'manifest.json'} is not what batcher wrote; restore it")
 
 
 def _begun(value: T | None) -> T:

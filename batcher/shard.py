@@ -16,6 +16,7 @@ from batcher.errors import StorageError
 from batcher.part import write_part
 from batcher.records import Shard
 from batcher.rundir import RunDir
+from batcher.tuning import give_back_memory
 
 
 class OpenShard:
@@ -75,6 +76,7 @@ class OpenShard:
             raise _unwritable(temporary, error) from error
         self._rundir.publish(self.shard, temporary, totals)
         self._spool.unlink()
+        give_back_memory()
 
     def abandon(self) -> None:
         """Close the spool of a shard that stays unfinished in this run."""

@@ -90,7 +90,6 @@ class Window:
 
     def _count(self, outcome: Outcome) -> None:
         figures = self._figures
-        figures.ambiguous += outcome.ambiguous
         if outcome.status == "failed":
             figures.failed += 1
         else:

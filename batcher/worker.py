@@ -183,8 +183,8 @@ class Worker:
 
     def _arm_timer(self, now: float) -> None:
         """Come back when time alone lets the next row go: a retry falls due, or the limiter opens."""
-        moments = [self._rows.next_due_s, None if self._rows.empty else self._limiter.wake_at(now)]
-        due = min((moment for moment in moments if moment is not None), default=None)
+        opens = None if self._rows.empty else self._limiter.wake_at(now)
+        due = self._rows.next_due_s if opens is None else opens  # a row that falls due earlier could not be sent
         if due is None or (self._timer is not None and self._timer_due <= due):
             return  # nothing to wait for, or the timer rings early and sets itself again
         if self._timer is not None:
@@ -235,6 +235,7 @@ class Worker:
         self._in_flight -= 1
         pending.attempts += 1
         pending.ambiguous += verdict.ambiguous
+        self.figures.ambiguous += verdict.ambiguous
         self._act(pending, verdict, result, now)
         next_one = None
         if self._stopping is None and self._rows.ready and self._limiter.allowance(self._in_flight, now) > 0:
@@ -279,8 +280,6 @@ class Worker:
         """Note that a row is not on its way any more, and has no outcome."""
         self._journal.release(pending.row_index, attempts=pending.attempts, ambiguous=pending.ambiguous)
 
-    # -- outcomes
-
     def _fail(self, pending: Pending, outcome: Outcome) -> None:
         """Record a failure, or hold it back until a success shows that it is the row's own."""
         self._rows.settled(pending)
@@ -308,8 +307,6 @@ class Worker:
         """The journal cannot save any more: everything in flight would be paid for in vain, so end at once."""
         self._stopping = error
         self._over.set()
-
-    # -- reading and finishing shards
 
     def _wants_rows(self) -> bool:
         if self._stopping is not None or self._all_read:

@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent
 
 #: a module imports only from modules further up; modules of one line do not know each other
 LAYERS = [
-    ["errors", "records", "progress", "durable", "config"],
+    ["errors", "records", "progress", "durable", "config", "tuning"],
     ["catalogue"],
     ["job"],
     ["source", "prompt", "client", "completion", "journal"],

@@ -29,6 +29,7 @@ Overrides = Annotated[
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _open_standard_streams()
     try:
         result = app(args=argv, prog_name="batcher", standalone_mode=False)
     except BatcherError as error:
@@ -104,6 +105,17 @@ def simulator(context: typer.Context) -> int:
     from batcher.simulator import main as serve
 
     return serve(context.args)
+
+
+def _open_standard_streams() -> None:
+    """Put the null device where a standard stream is closed, or the next file or socket would take its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
 
 
 def _other_exit_code(error: Exception) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections import deque
@@ -22,6 +24,15 @@ def watcher(*, quiet: bool, stream: TextIO | None = None) -> Progress:
     if quiet:
         return Quiet()
     return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+def say(message: str, stream: TextIO) -> None:
+    """Print a line; that nobody reads any more is no reason to stop a run."""
+    try:
+        print(message, file=stream, flush=True)
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Rates:
@@ -91,7 +102,7 @@ class Bar:
     def note(self, message: str) -> None:
         """See `Progress`."""
         if self._bar is None:
-            print(message, file=self._stream)
+            say(message, self._stream)
         else:
             self._bar.write(message, file=self._stream)
 
@@ -125,7 +136,7 @@ class Lines:
 
     def note(self, message: str) -> None:
         """See `Progress`."""
-        print(f"{_time_of_day()} {message}", file=self._stream, flush=True)
+        say(f"{_time_of_day()} {message}", self._stream)
 
     def finished(self, figures: Figures) -> None:
         """See `Progress`."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from batcher import run
-from batcher.cli.bar import watcher
+from batcher.cli.bar import say, watcher
 from batcher.errors import BatcherError
 from batcher.job import load_job
 from batcher.records import Report
@@ -31,15 +31,15 @@ def run_job(path: Path, overrides: Sequence[str], *, quiet: bool, verbose: bool,
     except BatcherError as error:
         complain(error)
         if error.exit_code in _CARRY_ON:
-            print(f"carry on with: batcher run {path}", file=sys.stderr)
+            say(f"carry on with: batcher run {path}", sys.stderr)
         return error.exit_code
     failed = report.totals.failed
     if as_json:
-        print(orjson.dumps({**asdict(report), "complete": report.complete}).decode())
+        say(orjson.dumps({**asdict(report), "complete": report.complete}).decode(), sys.stdout)
     elif not quiet:
-        print(render_report(report))
+        say(render_report(report), sys.stdout)
     if quiet and failed:
-        print(f"batcher: {failed} of {report.rows} rows failed; see {shown(report.path)}", file=sys.stderr)
+        say(f"batcher: {failed} of {report.rows} rows failed; see {shown(report.path)}", sys.stderr)
     return 3 if failed else 0
 
 
@@ -65,7 +65,7 @@ def render_report(report: Report) -> str:
 def complain(error: BatcherError) -> None:
     """Say what is wrong, one problem a line."""
     for line in str(error).splitlines():
-        print(f"batcher: {line}", file=sys.stderr)
+        say(f"batcher: {line}", sys.stderr)
 
 
 def shown(path: str) -> str:

@@ -59,11 +59,15 @@ class Destination:
     total_s: float = 1800.0
     #: an unused connection older than this is closed instead of reused
     idle_s: float = 15.0
-    #: largest response body, after decompression
+    #: largest response body, after decompression; nothing is kept of a larger one
     max_response_bytes: int = 16 * 1024 * 1024
     #: PEM file with the certificate authorities to trust instead of the system's
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
+
+    def without_key(self, body: bytes) -> bytes:
+        """Return a response body without the key, should the server have repeated it."""
+        return body if self.key is None else self.key.hide_in(body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,7 +243,7 @@ class Connection(asyncio.BufferedProtocol):
     def _deliver(self, *, reusable: bool) -> None:
         body = cast(Body, self._body)
         try:
-            result: Reply | Fault = Reply(self._status, self._headers, body.finish())
+            result: Reply | Fault = Reply(self._status, self._headers, self._destination.without_key(body.finish()))
         except Unusable as error:
             result = error.fault
         transport = cast(asyncio.Transport, self._transport)

@@ -5,7 +5,9 @@ aiohttp is imported when such a client is made, since that takes a quarter of a 
 * any number of interim (1xx) responses is skipped, so that a flood of them ends with the deadline;
 * a reset within the head of a response on a reused connection is STALE, as one before it is;
 * bytes behind the response, or a broken chunk, make it PROTOCOL if they came together with its head;
-* a reset within a body is TRUNCATED, and a body that ends with the connection is taken as whole whatever ended it.
+* a reset within a body is TRUNCATED, and a body that ends with the connection is taken as whole whatever ended it;
+* a refusal in the middle of a large upload may be lost when the server closes at once: DISCONNECTED, as is a server
+  that wants a client certificate.
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ class AiohttpClient:
                 attempt.body.add(piece)
                 if attempt.body.begun and not response.content.at_eof() and not deadline.expired():
                     deadline.reschedule(attempt.started + self._destination.total_s)
-            return Reply(response.status, headers, attempt.body.finish())
+            return Reply(response.status, headers, self._destination.without_key(attempt.body.finish()))
 
     def _fault(self, error: Exception, attempt: _Attempt) -> Fault:
         """Say what aiohttp's exception means; its own text, which may quote what was sent or received, is not used."""

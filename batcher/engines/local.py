@@ -5,10 +5,8 @@ Puts the pieces together (client, limiter, guard, feed, worker), listens for sig
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import logging
-import resource
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -32,6 +30,7 @@ from batcher.prompt import Builder
 from batcher.records import Shard
 from batcher.rundir import RunDir
 from batcher.simulator import SimulatorOptions, start
+from batcher.tuning import tuned_process
 from batcher.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -49,7 +48,7 @@ class LocalEngine:
     def run(self, job: Job, plan: Plan, shards: Sequence[Shard], rundir: RunDir, progress: Progress) -> None:
         """See `Engine`."""
         options = {"use_uvloop": importlib.util.find_spec("uvloop") is not None}
-        with endpoint_of(job) as base_url, _tuned_process():
+        with endpoint_of(job) as base_url, tuned_process():
             anyio.run(_work, job, plan, shards, rundir, progress, base_url, backend_options=options)
 
 
@@ -156,23 +155,3 @@ def endpoint_of(job: Job) -> Iterator[str]:
     options = job.endpoint.simulator
     with start(SimulatorOptions(**({} if options is None else options.model_dump()))) as simulator:
         yield simulator.base_url
-
-
-@contextmanager
-def _tuned_process() -> Iterator[None]:
-    """Allow as many sockets as the system permits, and collect garbage rarely.
-
-    The rows in flight are thousands of live objects without cycles; by default they would be walked again and again.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

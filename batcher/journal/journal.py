@@ -214,7 +214,7 @@ class Journal:
                     ask, answer = batch.calls[0]
                     answer.set_result(in_transaction(db, ask))
                     del batch.calls[0]
-        except sqlite3.Error as error:
+        except Exception as error:  # not only SQLite's: whatever it was, nothing more may be acknowledged
             self._break(self._storage_error(error), batch or Batch())
         finally:
             db.close()

@@ -107,7 +107,7 @@ def test_missing_job_file(tmp_path: Path) -> None:
 
 
 def test_template_column_that_the_input_lacks(tmp_path: Path, simulator: SimulatorProcess, ledger: Path) -> None:
-    """A column that the template names and the input lacks is refused with the columns there are, before any request."""
+    """A column that the template names and the input lacks is refused before any request, with what was meant."""
     write_rows(tmp_path / "rows.jsonl", ["a"])
     job = write_job(tmp_path, simulator.base_url, prompt="{{ txet }}")
     assert len(refused(job, 78, "'txet'", "did you mean 'text'")) == 1

@@ -127,7 +127,12 @@ def test_streaming_asks_for_usage(tmp_path: Path) -> None:
 
 def test_texts_arrive_unchanged(tmp_path: Path) -> None:
     """Prompts of every script, with quotes, line breaks and template marks of their own, arrive as they are."""
-    texts = ('say "hi"\n\ttwice', "日本語 עברית 🤖 e\u0301", "{{ not_a_column }} {% raw %} ${HOME} $$", "\u2028 \\u0041")
+    texts = (
+        'say "hi"\n\ttwice',
+        "日本語 עברית 🤖 e\u0301",
+        "{{ not_a_column }} {% raw %} ${HOME} $$",
+        "\u2028 \\u0041",
+    )
     with recording(ok) as recorder:
         ask(recorder, tmp_path, texts=texts)
     assert sorted(request.prompt for request in recorder.requests) == sorted(texts)
@@ -195,7 +200,7 @@ def test_every_response_field_has_its_column(tmp_path: Path, send: Any) -> None:
     assert row["error"] is None
     assert (row["status"], row["attempts"], row["n"], row["text"]) == ("completed", 1, 0, "hello")
     assert row["latency_s"] > 0
-    seconds = rows["response_created"].cast(pa.int64()).to_pylist()
+    seconds = rows["response_created"].cast(pa.timestamp("s", "UTC")).cast(pa.int64()).to_pylist()
     assert seconds == [1_767_225_600]
     assert abs(rows["requested_at"].cast(pa.int64())[0].as_py() / 1e6 - datetime.now(UTC).timestamp()) < 3600
 

@@ -52,8 +52,8 @@ def test_killed_at_random_it_carries_on_and_pays_only_for_what_was_in_flight(tmp
     check_output(tmp_path / "out", texts)
     ledger = Ledger.read(tmp_path / "ledger.jsonl")
     check_money(ledger, texts, unsure=unsure(tmp_path / "out"))
-    # a row that is asked twice was in flight, or about to be (an eighth more), when a process died
-    assert sum(ledger.asked.values()) - len(texts) <= unsure(tmp_path / "out") <= kills * CONCURRENCY * 9 // 8
+    # a row that is asked twice was in flight when a process died, or about to be, or answered and not committed yet
+    assert sum(ledger.asked.values()) - len(texts) <= unsure(tmp_path / "out") <= kills * CONCURRENCY * 3 // 2
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to kill a process at a chosen system call")

@@ -52,17 +52,8 @@ def issue(
     names: list[x509.GeneralName] = [x509.DNSName(host)]
     if host[0].isdigit():
         names = [x509.IPAddress(ipaddress.ip_address(host))]
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    # signatures, then six uses of which an authority has two: signing certificates and lists of revoked ones
+    usage = x509.KeyUsage(True, False, False, False, False, authority, authority, False, False)
     cert = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from batcher.client.wire import WireClient
 from batcher.records import Fault, FaultKind, Reply, Secret
 from tests.faults.client.wire_server import Peer, reply
 
-KINDS = {"wire": WireClient, "aiohttp": AiohttpClient}
+KINDS: dict[str, Callable[[Destination, int], Client]] = {"wire": WireClient, "aiohttp": AiohttpClient}
 
 #: for what the other client leaves to its libraries
 only_wire = pytest.mark.parametrize("combination", ["wire"], indirect=True)

@@ -1,0 +1,61 @@
+"""The guard: failures count only once something succeeded, and too many of them stop the run."""
+
+from __future__ import annotations
+
+import pytest
+
+from batcher.guard import FIRST, LATER, Guard
+from batcher.records import ApiError, Outcome
+from tests.fakes import outcome
+
+
+def fail(guard: Guard, count: int, code: str = "odd", status: int | None = 400) -> list[bool]:
+    """Let so many rows fail."""
+    error = ApiError("no", code=code, http_status=status)
+    return [guard.failed(outcome(row, failed=code, error=error)) for row in range(count)]
+
+
+@pytest.mark.parametrize("proven, limit", [(False, FIRST), (True, LATER)])
+def test_nothing_but_failures(proven: bool, limit: int) -> None:
+    """The run is to stop at the twentieth, or at the two hundredth where there were answers before."""
+    assert (FIRST, LATER) == (20, 200)
+    assert fail(Guard(proven=proven), limit) == [False] * (limit - 1) + [True]
+
+
+def test_a_success_after_failures() -> None:
+    """It gives the failures back in order, once, and from then on more of them are borne."""
+    guard = Guard(proven=False)
+    fail(guard, FIRST - 1)
+    assert [held.row_index for held in guard.succeeded()] == list(range(FIRST - 1))
+    assert guard.succeeded() == []
+    assert fail(guard, LATER) == [False] * (LATER - 1) + [True]
+
+
+def test_giving_up_holding() -> None:
+    """What is held counts, and the patience stays as it was."""
+    guard = Guard(proven=False)
+    fail(guard, 3)
+    assert len(guard.give_up_holding()) == 3
+    assert fail(guard, FIRST)[-1]
+
+
+def test_the_reason() -> None:
+    """It counts what is held and names the most frequent code, not the provider's words."""
+    guard = Guard(proven=False)
+    fail(guard, 2, "rare")
+    fail(guard, 3, "frequent")
+    guard.failed(Outcome(9, "failed", b"", 1, 0, None, None, None))
+    assert guard.causes() == [("frequent", 3), ("rare", 2), ("unknown", 1)]
+    assert guard.reason() == "6 rows failed one after the other and none succeeded, 3 of them with frequent"
+
+
+@pytest.mark.parametrize(
+    "refused, others, down", [(3, 0, False), (0, 3, True), (2, 2, False), (1, 2, True), (2, 1, False)]
+)
+def test_whose_fault_it_is(refused: int, others: int, down: bool) -> None:
+    """The provider is down if most failures are not refusals of the request."""
+    guard = Guard(proven=False)
+    fail(guard, refused, status=404)
+    fail(guard, others - others // 2, status=500)
+    fail(guard, others // 2, status=None)
+    assert guard.provider_is_down() is down
