@@ -96,7 +96,7 @@ class Worker:
 
         Everything received is saved by then, unless the reason is a StorageError.
         """
-        self._journal.tell(asyncio.get_running_loop(), self._committed, self._broke)
+        self._journal.tell(asyncio.get_running_loop(), self._committed, self.stop, self._broke)
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self._read)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,7 +32,8 @@ def run_job(path: Path, overrides: Sequence[str], *, quiet: bool, verbose: bool,
     except BatcherError as error:
         complain(error)
         if error.exit_code in _CARRY_ON:
-            say(f"carry on with: batcher run {path}", sys.stderr)
+            again = ["batcher", "run", str(path), *(word for value in overrides for word in ("--set", value))]
+            say(f"carry on with: {shlex.join(again)}", sys.stderr)
         return error.exit_code
     failed = report.totals.failed
     if as_json:

@@ -22,6 +22,7 @@ from typing import TypeVar
 import orjson
 
 from batcher.errors import StorageError
+from batcher.journal.reserve import Reserve
 from batcher.journal.tables import Batch, Part, connect, in_transaction, outcome_of, write
 from batcher.records import Outcome, Shard, Totals
 
@@ -34,14 +35,17 @@ _FORGET_ROWS = 1000
 class Journal:
     """Durable memory of the open shards.
 
-    `committed` is called on the journal's thread with each batch after its commit; `broke` once, with the error after
-    which nothing is acknowledged any more. Both must be set before the first entry.
+    On the journal's thread are called: `committed` with each batch after its commit; `full` once, when the disk is full
+    and only the reserve is left for the answers that are on their way; `broke` once, with the error after which nothing
+    is acknowledged any more. They must be set before the first entry.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.committed: Callable[[Batch], None] = _ignore
+        self.full: Callable[[StorageError], None] = _ignore
         self.broke: Callable[[StorageError], None] = _ignore
+        self._reserve = Reserve(path.with_suffix(".reserve"))
         self._waiting = Batch()
         self._wake = threading.Condition()
         self._closing = False
@@ -166,15 +170,20 @@ class Journal:
         self._call(drop)
 
     def tell(
-        self, loop: AbstractEventLoop, committed: Callable[[Batch], None], broke: Callable[[StorageError], None]
+        self,
+        loop: AbstractEventLoop,
+        committed: Callable[[Batch], None],
+        full: Callable[[StorageError], None],
+        broke: Callable[[StorageError], None],
     ) -> None:
-        """Have `committed` and `broke` called on an event loop, until `tell_nobody`."""
+        """Have these called on an event loop, until `tell_nobody`."""
         self.committed = lambda batch: _on(loop, committed, batch)
+        self.full = lambda error: _on(loop, full, error)
         self.broke = lambda error: _on(loop, broke, error)
 
     def tell_nobody(self) -> None:
         """Go on committing without telling anybody."""
-        self.committed, self.broke = _ignore, _ignore
+        self.committed, self.full, self.broke = _ignore, _ignore, _ignore
 
     def close(self) -> None:
         """Commit what waits and end. Raises StorageError if that failed."""
@@ -200,6 +209,7 @@ class Journal:
     def _serve(self, opened: Future[None]) -> None:
         try:
             db = connect(self.path)
+            self._reserve.lay_in()
         except (sqlite3.Error, OSError) as error:
             opened.set_exception(self._storage_error(error))
             return
@@ -208,7 +218,7 @@ class Journal:
         try:
             while (batch := self._next_batch()) is not None:
                 if batch.entries:
-                    write(db, batch)
+                    self._save(db, batch)
                     self.committed(batch)
                 while batch.calls:
                     ask, answer = batch.calls[0]
@@ -218,6 +228,19 @@ class Journal:
             self._break(self._storage_error(error), batch or Batch())
         finally:
             db.close()
+            self._reserve.give_up()
+
+    def _save(self, db: sqlite3.Connection, batch: Batch) -> None:
+        """Write the entries; on a full disk, at the cost of the reserve. Raises what SQLite does if that is used up."""
+        try:
+            write(db, batch)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._reserve.give_up():
+                raise
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            write(db, batch)
+            self.full(self._storage_error(error))
 
     def _next_batch(self) -> Batch | None:
         """Wait for entries and take all of them; None once closed and empty."""
@@ -238,8 +261,8 @@ class Journal:
 
     def _storage_error(self, error: Exception) -> StorageError:
         return StorageError(
-            f"{self.path}: {error}. Nothing was acknowledged after this error and what was received before is safe;"
-            " free or repair the storage and run the same command again."
+            f"{self.path}: {error}. What was acknowledged before is safe; free or repair the storage and run the same"
+            " command again"
         )
 
 
