@@ -28,6 +28,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
     except OSError as error:
         raise JobError(f"endpoint.ca_file: {ca_file}: {error.strerror or 'holds no certificate'}") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some systems allow older ones by default
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION  # so that a write never has to wait for a read
     return context
