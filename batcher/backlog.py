@@ -16,7 +16,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterable
 
-from batcher.feed import Pending
+from batcher.pending import Pending
 
 
 class Backlog:

@@ -7,58 +7,15 @@ left out, rows that cannot be asked come out as failed, and the columns to carry
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from batcher.pending import Pending
 from batcher.plan import Plan
 from batcher.prompt import Builder, PromptError
-from batcher.records import ApiError, Completion, Outcome, Prompt, Row, Shard
+from batcher.records import ApiError, Outcome, Row, Shard
 from batcher.rundir import RunDir
 from batcher.shard import OpenShard
 from batcher.source import Chunk, read
-
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """A row without an outcome, from the time it is read until it has one."""
-
-    row_index: int
-    shard: OpenShard
-    prompt: Prompt
-    #: attempts made and attempts that may have been paid for, those of earlier runs included
-    attempts: int = 0
-    ambiguous: int = 0
-    #: attempts of this run that count against `limits.max_attempts`
-    failures: int = 0
-    #: of these, how many by error code, for codes with a tighter bound
-    by_code: dict[str, int] = field(default_factory=dict)
-    #: attempts of this run that count against nothing, but came while other rows succeeded
-    refusals: int = 0
-    #: when the current attempt was sent: on the monotonic clock, and seconds since 1970 UTC
-    sent_at_s: float = 0.0
-    requested_at: float = 0.0
-
-    def count_failure(self, code: str) -> int:
-        """Count an attempt that failed; return how many did with this code."""
-        self.failures += 1
-        self.by_code[code] = self.by_code.get(code, 0) + 1
-        return self.by_code[code]
-
-    def outcome(
-        self, body: bytes, now_s: float, *, completion: Completion | None = None, error: ApiError | None = None
-    ) -> Outcome:
-        """Return the outcome that the current attempt decided: completed if there is a completion, else failed."""
-        return Outcome(
-            row_index=self.row_index,
-            status="failed" if completion is None else "completed",
-            body=body,
-            attempts=self.attempts,
-            ambiguous=self.ambiguous,
-            latency_s=now_s - self.sent_at_s,
-            requested_at=self.requested_at,
-            error=error,
-            prompt_tokens=completion.usage.prompt_tokens if completion else None,
-            completion_tokens=completion.usage.completion_tokens if completion else None,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +68,9 @@ class Feed:
             try:
                 feeding.pending.append(self._pending(row, shard))
             except PromptError as error:
-                feeding.failed.append(_unaskable(row, "row_cannot_be_asked", str(error)))
+                feeding.failed.append(_unaskable(row, str(error)))
+            except Exception as error:  # whatever its values do to the template or to JSON, it is one row's problem
+                feeding.failed.append(_unaskable(row, f"the request cannot be built ({type(error).__name__})"))
         return feeding
 
     def _pending(self, row: Row, shard: OpenShard) -> Pending:
@@ -121,7 +80,7 @@ class Feed:
         return Pending(row.row_index, shard, self._builder.build(row.values), attempts, ambiguous)
 
 
-def _unaskable(row: Row, code: str, message: str) -> Outcome:
-    code = "invalid_row" if row.problem is not None else code
+def _unaskable(row: Row, message: str) -> Outcome:
+    code = "invalid_row" if row.problem is not None else "row_cannot_be_asked"
     error = ApiError(message, type="batcher", code=code)
     return Outcome(row.row_index, "failed", b"", 0, 0, None, None, error)

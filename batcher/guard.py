@@ -1,4 +1,4 @@
-"""The guard against a million failed rows: failures are believed only once something succeeded.
+"""The guard against a million failed rows: failures are believed once something succeeds, or a few of them at the end.
 
 A wrong parameter, a retired model or a broken endpoint fails every row in the same way. That is a problem of the run,
 and rows must not be written off for it. So failures that the endpoint gave are held back, not journalled, until the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from batcher.errors import BatcherError, EndpointError, EndpointRefusedError
 from batcher.records import Outcome
 
 #: failures in a row that stop a run in which nothing has ever succeeded; and one that has worked before
@@ -23,6 +24,7 @@ class Guard:
     """Holds back failures between successes. `proven` says that this job has had answers before."""
 
     def __init__(self, *, proven: bool) -> None:
+        self._proven = proven
         self._limit = LATER if proven else FIRST
         self._held: list[Outcome] = []
 
@@ -36,18 +38,31 @@ class Guard:
 
     def succeeded(self) -> list[Outcome]:
         """Note a success: the run is sound. Returns the outcomes that were held back, which count now."""
-        self._limit = LATER
+        self._proven, self._limit = True, LATER
         return self.give_up_holding()
+
+    @property
+    def may_believe(self) -> bool:
+        """At the end of the rows: a few failures are the rows' own if the endpoint has worked, others prove nothing."""
+        return not self._held or (self._proven and len(self._held) < FIRST)
 
     def give_up_holding(self) -> list[Outcome]:
         """Return the outcomes that were held back; they count now."""
         held, self._held = self._held, []
         return held
 
+    def as_error(self) -> BatcherError:
+        """Return what a run that stops for the held failures ends with."""
+        error = EndpointError if self.provider_is_down() else EndpointRefusedError
+        return error(f"{self.reason()}; these rows stay pending")
+
     def reason(self) -> str:
         """Why the run stops, in one line without the provider's words."""
         (code, count), *_ = self.causes()
-        return f"{len(self._held)} rows failed one after the other and none succeeded, {count} of them with {code}"
+        rows = (
+            f"{len(self._held)} rows failed one after the other" if len(self._held) > 1 else "the only row asked failed"
+        )
+        return f"{rows} and none succeeded; {count} with {code}"
 
     def causes(self) -> list[tuple[str, int]]:
         """Error codes of what is held, the most frequent first."""

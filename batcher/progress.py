@@ -5,8 +5,14 @@ The worker reports here a few times a second. It does not know what a terminal i
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ParamSpec, Protocol
+
+P = ParamSpec("P")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -41,7 +47,7 @@ class Figures:
 
 
 class Progress(Protocol):
-    """A watcher of one run. Every method returns at once and raises nothing."""
+    """A watcher of one run. Its methods should return at once; one that raises is not told anything more."""
 
     def started(self, figures: Figures) -> None:
         """The plan is made and the run folder is open; `figures` counts what earlier runs finished."""
@@ -63,3 +69,33 @@ class Silent:
     def updated(self, figures: Figures) -> None: ...
     def note(self, message: str) -> None: ...
     def finished(self, figures: Figures) -> None: ...
+
+
+class Shielded:
+    """Passes everything on to a watcher until that raises: a terminal that went away stops no run."""
+
+    def __init__(self, watcher: Progress) -> None:
+        self._watcher: Progress = watcher
+
+    def started(self, figures: Figures) -> None:
+        """See `Progress`."""
+        self._tell(self._watcher.started, figures)
+
+    def updated(self, figures: Figures) -> None:
+        """See `Progress`."""
+        self._tell(self._watcher.updated, figures)
+
+    def note(self, message: str) -> None:
+        """See `Progress`."""
+        self._tell(self._watcher.note, message)
+
+    def finished(self, figures: Figures) -> None:
+        """See `Progress`."""
+        self._tell(self._watcher.finished, figures)
+
+    def _tell(self, method: Callable[P, None], *news: P.args, **options: P.kwargs) -> None:
+        try:
+            method(*news, **options)
+        except Exception as error:
+            self._watcher = Silent()
+            _log.warning("the watcher of this run failed (%s) and is told nothing more", type(error).__name__)

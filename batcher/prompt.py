@@ -16,6 +16,7 @@ Pure: nothing here knows files, time or the network. No error of this module rep
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -203,7 +204,9 @@ def _as_text(value: Any) -> Any:
     if value is None:
         return ""
     if isinstance(value, bool | list | dict | tuple):
-        return orjson.dumps(value).decode()
+        return json.dumps(
+            value, ensure_ascii=False, separators=(",", ":")
+        )  # unlike orjson, it takes integers of any size
     return value
 
 

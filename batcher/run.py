@@ -7,7 +7,7 @@ from batcher.engines import load_engine
 from batcher.errors import BatcherError, InputError
 from batcher.job import Job, read_key
 from batcher.plan import Plan, files_unchanged, make_plan
-from batcher.progress import Progress, Silent
+from batcher.progress import Progress, Shielded, Silent
 from batcher.prompt import Builder
 from batcher.records import Report
 from batcher.rundir import RunDir, planned
@@ -33,7 +33,7 @@ def run(job: Job, *, progress: Progress | None = None) -> Report:
             if len(shards) == before:  # ... and must shrink
                 raise BatcherError("a whole round finished no shard; please report this")
             before = len(shards)
-            engine.run(job, plan, shards, rundir, progress or Silent())
+            engine.run(job, plan, shards, rundir, Shielded(progress or Silent()))
         return rundir.report(plan)  # from the parts, not from counters
 
 

@@ -141,7 +141,9 @@ class RunDir:
         for shard in plan.shards:
             path, known = self.part_path(shard), self._parts.get(shard.number)
             if known is None and path.exists():
-                self._note_part(shard, check_part(path, shard, self.form))
+                totals = check_part(path, shard, self.form)
+                fsync_folder(self.path)  # the last run may have died between naming the part and this
+                self._note_part(shard, totals)
                 _log.info("adopted %s, finished just before the last run ended", path.name)
             elif known is not None and (not path.exists() or path.stat().st_size != known.size_bytes):
                 raise StorageError(

@@ -7,6 +7,7 @@ file changes meanwhile. The spool is not durable and need not be: a new process 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,7 +81,8 @@ class OpenShard:
 
     def abandon(self) -> None:
         """Close the spool of a shard that stays unfinished in this run."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what it still held does not fit on a full disk, nor is it needed
+            self._file.close()
 
     def _carried(self) -> Iterator[pa.RecordBatch]:
         with self._spool.open("rb") as file:

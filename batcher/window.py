@@ -45,6 +45,11 @@ class Window:
         return len(self._open) >= self._size
 
     @property
+    def uncommitted(self) -> bool:
+        """Some outcome waits for its commit."""
+        return bool(self._recorded)
+
+    @property
     def at_rest(self) -> bool:
         """No outcome waits for its commit and no shard to be written. Held outcomes may remain."""
         return not self._recorded and not self.ready
@@ -71,9 +76,12 @@ class Window:
         """Believe the failures that were held back: something succeeded."""
         self._record_held(self._guard.succeeded())
 
-    def believe(self) -> None:
-        """Believe the failures that were held back: no more rows will come that could succeed."""
-        self._record_held(self._guard.give_up_holding())
+    def believe(self) -> bool:
+        """Believe the held failures, as no more rows will come that could succeed; False if they prove nothing."""
+        if self._guard.may_believe:
+            self._record_held(self._guard.give_up_holding())
+            return True
+        return False
 
     def _record_held(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:

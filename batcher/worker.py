@@ -3,14 +3,12 @@
 Where a row is, in this order; it is in one place at a time:
 
     feed -> backlog (fresh -> leasing -> ready) -> in flight -> recorded -> its shard's part
-                                ^                      |
-                                +------ waiting <------+
+                        ^                              |
+                        +---------- waiting <----------+
 
 All of this state is changed on the event loop by plain methods that never await, `_pump` first among them, so nothing
-can interleave and there is no lock. A slot is a task that sends, settles and takes the next ready row without queueing.
+can interleave and there is no lock. A slot is a task that sends, settles and takes the next ready row.
 Nothing is sent before its lease is committed, and nothing counts before its outcome is.
-
-The worker knows neither HTTP nor SQLite nor terminals.
 """
 
 from __future__ import annotations
@@ -26,23 +24,24 @@ import anyio.to_thread
 
 from batcher.backlog import Backlog
 from batcher.client import Client
-from batcher.errors import BatcherError, EndpointError, EndpointRefusedError, StorageError
-from batcher.feed import Feed, Pending
+from batcher.errors import BatcherError, EndpointError, Interrupted, StorageError
+from batcher.feed import Feed
 from batcher.guard import Guard
 from batcher.job import Job
 from batcher.journal import Batch
 from batcher.limits import Limiter
+from batcher.pending import Pending
 from batcher.progress import Figures
 from batcher.records import Fault, Outcome, Reply
-from batcher.retry import Action, Verdict, backoff_s, is_row_specific, judge
+from batcher.retry import Action, Verdict, is_row_specific, safely_judged
 from batcher.rundir import RunDir
 from batcher.window import Window, window_size
 
 #: rows and bytes of requests that are read ahead of what is being sent
 _FRESH_ROWS = 256
 _FRESH_BYTES = 8 << 20
-#: refusals, each while other rows succeed, after which a row fails: it is the row that the endpoint cannot bear
-_REFUSALS = 50
+#: parts that are still written when the run is to stop
+_PARTS_AT_THE_END = 10
 #: bytes of answers that may wait for their commit before no more requests are sent
 _UNSAVED_BYTES = 64 << 20
 
@@ -69,7 +68,9 @@ class Worker:
         self._random, self._clock, self._wall_clock = random, clock, wall_clock
         self._slots_allowed = job.limits.concurrency
         self._max_attempts = job.limits.max_attempts
-        self._rows = Backlog(max_bytes=job.limits.max_inflight_mb << 20, max_waiting=4 * job.limits.concurrency)
+        self._rows = Backlog(
+            max_bytes=job.limits.max_inflight_mb << 20, max_waiting=max(256, 4 * job.limits.concurrency)
+        )
         self._in_flight = 0
         size = window_size(job.limits.concurrency, job.output.rows_per_part)
         self._window = Window(rundir.journal, size, guard, figures)
@@ -80,8 +81,9 @@ class Worker:
         self._lookahead = 0
         self._all_read = False
         self._stopping: BatcherError | None = None
-        self._last_fault = ""
+        self._last_trouble = ""
         self._succeeded_at_s = 0.0
+        self._writing = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._wants = anyio.Event()
@@ -112,6 +114,8 @@ class Worker:
 
     def stop(self, reason: BatcherError) -> None:
         """Send nothing more; wait for what is in flight (it is paid for), save it, then end with `reason`."""
+        if isinstance(self._stopping, Interrupted) and not isinstance(reason, Interrupted):
+            self._stopping = reason  # who asked it to stop should hear why it would not have gone on
         if self._stopping is None:
             self._stopping = reason
             while self._rows.ready:
@@ -119,7 +123,7 @@ class Worker:
             self._pump()
 
     def stop_now(self) -> None:
-        """End without waiting for what is in flight; what was received is still committed."""
+        """End without waiting for what is in flight; what was received is committed all the same."""
         self._over.set()
 
     def look(self) -> None:
@@ -127,10 +131,7 @@ class Worker:
         now = self._clock()
         reason = self._limiter.hopeless(now)
         if reason is not None:
-            detail = f" ({self._last_fault})" if self._last_fault else ""
-            self.stop(
-                EndpointError(f"{reason}{detail}. Everything received is saved; run the same command again later")
-            )
+            self.stop(EndpointError(f"{reason} ({self._last_trouble}); run the same command again later"))
         figures = self.figures
         figures.in_flight, figures.waiting = self._in_flight, self._rows.waiting
         figures.limit, figures.why_waiting = self._limiter.limit, self._limiter.why(now)
@@ -184,6 +185,8 @@ class Worker:
     def _arm_timer(self, now: float) -> None:
         """Come back when time alone lets the next row go: a retry falls due, or the limiter opens."""
         opens = None if self._rows.empty else self._limiter.wake_at(now)
+        if opens is None and self._in_flight >= self._limiter.limit:
+            return  # only an answer makes room
         due = self._rows.next_due_s if opens is None else opens  # a row that falls due earlier could not be sent
         if due is None or (self._timer is not None and self._timer_due <= due):
             return  # nothing to wait for, or the timer rings early and sets itself again
@@ -197,12 +200,13 @@ class Worker:
         self._pump()
 
     def _is_over(self) -> bool:
-        if self._in_flight or self._rows.leasing or not self._window.at_rest:
+        if self._in_flight or self._rows.leasing or self._writing or self._window.uncommitted:
             return False
         if self._stopping is not None:
-            return True
-        if self._rows.empty and (self._all_read or self._window.full):
-            self._window.believe()  # nothing is left, or let in, that could succeed before the held failures count
+            return not self._window.ready or self._leaves_parts()
+        if self._rows.empty and (self._all_read or self._window.full) and not self._window.believe():
+            self.stop(self._guard.as_error())
+            return False  # stop() asked again
         return self._all_read and self._rows.empty and self._window.at_rest
 
     # -- a slot: send, settle, take the next
@@ -219,9 +223,8 @@ class Worker:
     def _settle(self, pending: Pending, result: Reply | Fault) -> Pending | None:
         """Act on the result of an attempt, and take the next ready row if one may be sent at once."""
         now = self._clock()
-        if isinstance(result, Fault):
-            self._last_fault = result.message
-        verdict = judge(result, json_mode=pending.prompt.json_mode, now_s=self._wall_clock())
+        self._last_trouble = result.message if isinstance(result, Fault) else f"HTTP {result.status}"
+        verdict = safely_judged(result, json_mode=pending.prompt.json_mode, now_s=self._wall_clock())
         tokens = verdict.completion.usage.total_tokens if verdict.completion else None
         self._limiter.answered(
             pending.sent_at_s,
@@ -249,32 +252,24 @@ class Worker:
                 self._succeeded_at_s = now
                 self._rows.settled(pending)
                 self._window.record(pending.outcome(result.body, now, completion=verdict.completion), pending.shard)
-                self._window.succeeded()
-            case Action.RETRY | Action.RETRY_FREE if not self._exhausted(pending, verdict):
-                self._wait(pending, verdict, now)
-            case Action.FAIL | Action.RETRY | Action.RETRY_FREE:
+                if self._stopping is None:
+                    self._window.succeeded()
+            case Action.RETRY | Action.RETRY_FREE:
+                since, most = self._succeeded_at_s, self._max_attempts
+                if pending.exhausted(verdict, succeeded_at_s=since, max_attempts=most):
+                    self._fail(pending, pending.outcome(result.body, now, error=verdict.error))
+                else:
+                    self._wait(pending, verdict, now)
+            case Action.FAIL:
                 self._fail(pending, pending.outcome(result.body, now, error=verdict.error))
             case Action.STOP:
                 self._release(pending)
                 self.stop(verdict.as_error())
 
-    def _exhausted(self, pending: Pending, verdict: Verdict) -> bool:
-        """Count a failure of this row; True if it was the last one it may have."""
-        if verdict.action is Action.RETRY_FREE:  # an outage or a full endpoint, unless only this row meets it
-            pending.refusals += self._succeeded_at_s >= pending.sent_at_s
-            return pending.refusals >= _REFUSALS
-        same = pending.count_failure((verdict.error.code if verdict.error else None) or "unknown")
-        too_many = verdict.max_retries is not None and same > verdict.max_retries
-        return too_many or pending.failures >= self._max_attempts
-
     def _wait(self, pending: Pending, verdict: Verdict, now: float) -> None:
-        if verdict.action is Action.RETRY:
-            wait_s = backoff_s(pending.failures, self._random, verdict.wait_s)
-        else:  # the limiter holds back everybody; the row itself only keeps out of step with the others
-            wait_s = (verdict.wait_s or 0.0) + self._random.uniform(0.0, min(60.0, 1.25**pending.refusals))
         self.figures.retries += 1
         self._release(pending)
-        self._rows.wait(pending, now + wait_s)
+        self._rows.wait(pending, now + pending.pause_s(verdict, self._random))
 
     def _release(self, pending: Pending) -> None:
         """Note that a row is not on its way any more, and has no outcome."""
@@ -288,8 +283,7 @@ class Worker:
             return
         self._release(pending)
         if self._window.hold(outcome, pending.shard):
-            error = EndpointError if self._guard.provider_is_down() else EndpointRefusedError
-            self.stop(error(f"{self._guard.reason()}; these rows stay pending"))
+            self.stop(self._guard.as_error())
 
     def _committed(self, batch: Batch) -> None:
         """The journal has made a batch durable: leased rows may be sent, outcomes count."""
@@ -334,16 +328,23 @@ class Worker:
                 self._window.opened(feeding.shard, all_read=feeding.is_last)
             self._pump()
 
+    def _leaves_parts(self) -> bool:
+        """Whether finished shards are left to the next run: there is no room for them, or it would take too long."""
+        too_many = self._stopping is not None and len(self._window.ready) > _PARTS_AT_THE_END
+        return too_many or isinstance(self._stopping, StorageError)
+
     async def _finish_shards(self) -> None:
         """Write parts, one at a time: a second writer would double the memory and not the speed."""
         while True:
-            while not self._window.ready:
+            while not self._window.ready or self._leaves_parts():
                 self._finishes = anyio.Event()
                 await self._finishes.wait()
             shard = self._window.ready[0]
+            self._writing = True
             try:
                 await anyio.to_thread.run_sync(shard.finish)
             except BatcherError as error:
                 self.stop(error)
+            self._writing = False
             self._window.closed(shard)
             self._pump()

@@ -20,6 +20,7 @@ LAYERS = [
     ["plan", "retry", "limits", "part", "guard"],
     ["rundir"],
     ["shard"],
+    ["pending"],
     ["feed"],
     ["backlog", "window"],
     ["worker"],

@@ -41,10 +41,11 @@ def main(argv: list[str] | None = None) -> int:
         print("batcher: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        _forget_stdout()
         return 141
     except Exception as error:
         return _other_exit_code(error)
+    finally:
+        _flush_standard_streams()
     return result if isinstance(result, int) else 0
 
 
@@ -118,6 +119,15 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
 
 
+def _flush_standard_streams() -> None:
+    """Whoever read our output may have left; let the interpreter not complain about that on its way out."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _other_exit_code(error: Exception) -> int:
     """Usage errors and exits of the command-line library, or our own mistakes."""
     if hasattr(error, "exit_code"):
@@ -130,8 +140,3 @@ def _other_exit_code(error: Exception) -> int:
     places = "".join(traceback.format_tb(error.__traceback__))
     print(f"{places}batcher: internal error ({type(error).__name__}); please report the lines above", file=sys.stderr)
     return 1
-
-
-def _forget_stdout() -> None:
-    """Whoever read our output has left; keep the interpreter from complaining about it on the way out."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -104,7 +104,9 @@ class Bar:
         if self._bar is None:
             say(message, self._stream)
         else:
-            self._bar.write(message, file=self._stream)
+            self._bar.clear()
+            say(message, self._stream)
+            self._bar.refresh()
 
     def finished(self, figures: Figures) -> None:
         """See `Progress`."""

@@ -1,6 +1,6 @@
 """What an attempt is, whichever code carries it out: where it goes, its headers, and a body as it arrives.
 
-The two clients (`wire` and the aiohttp one in `client`) share everything in here, so they cannot differ in it. This
+The two clients (`wire` and the aiohttp one in `proxied`) share everything in here, so they cannot differ in it. This
 module opens no connection and knows no parser.
 """
 

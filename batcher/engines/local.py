@@ -5,6 +5,7 @@ Puts the pieces together (client, limiter, guard, feed, worker), listens for sig
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
 import signal
@@ -71,11 +72,16 @@ async def _work(
     client = open_client(destination(job, base_url), job.limits.concurrency)
     guard = Guard(proven=proven)
     worker = Worker(job, rundir, feed, client, limiter=limiter, guard=guard, figures=figures, random=random)
+    await anyio.to_thread.run_sync(rundir.journal.lay_in_reserve)
     progress.started(figures)
+    if rundir.orphaned:
+        progress.note(
+            f"{rundir.orphaned} requests were on their way when the last run ended; their rows are asked again"
+        )
     state = "failed"
     try:
         async with anyio.create_task_group() as helpers:
-            helpers.start_soon(_listen, worker, progress)
+            helpers.start_soon(_listen, worker, progress, job.limits.grace_s)
             helpers.start_soon(_report, worker, rundir, progress)
             reason = await worker.run()
             helpers.cancel_scope.cancel()
@@ -85,6 +91,7 @@ async def _work(
             await client.close()
         worker.look()
         progress.finished(figures)
+        progress.note(f"limit found: {limiter.found()}")
         rundir.write_summary({"state": state, **asdict(figures)})
     if reason is not None:
         raise reason
@@ -106,17 +113,20 @@ def destination(job: Job, base_url: str) -> Destination:
     )
 
 
-async def _listen(worker: Worker, progress: Progress) -> None:
-    """First signal: finish what is in flight. Second: leave now."""
+async def _listen(worker: Worker, progress: Progress, grace_s: float | None) -> None:
+    """First signal: finish what is in flight, for `grace_s` at most. Second: leave now."""
     if threading.current_thread() is not threading.main_thread():
         return  # a thread gets no signals; whoever owns the main thread decides
-    with anyio.open_signal_receiver(*_SIGNALS) as signals:
+    heeded = [signum for signum in _SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]  # as under nohup
+    with anyio.open_signal_receiver(*heeded) as signals:
         first = True
         async for signum in signals:
             if first:
                 waiting = worker.figures.in_flight
                 progress.note(f"stopping: finishing {waiting} requests in flight (again to stop now)")
                 worker.stop(Interrupted(signum))
+                if grace_s is not None:
+                    asyncio.get_running_loop().call_later(grace_s, worker.stop_now)
             else:
                 progress.note("stopping now; requests in flight are given up and counted as perhaps paid")
                 worker.stop_now()

@@ -16,6 +16,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,6 +75,17 @@ class Journal:
         with self._wake:
             self._waiting.outcomes.append(outcome)
             self._wake.notify()
+
+    def lay_in_reserve(self) -> None:
+        """Keep room for the answers that are on their way when the disk fills up.
+
+        Raises:
+            StorageError: there is not even that much room; nothing should be sent.
+        """
+        try:
+            self._reserve.lay_in()
+        except OSError as error:
+            raise self._storage_error(error) from error
 
     # -- questions: answered on the journal's thread, the caller waits (never call these on an event loop)
 
@@ -209,7 +221,6 @@ class Journal:
     def _serve(self, opened: Future[None]) -> None:
         try:
             db = connect(self.path)
-            self._reserve.lay_in()
         except (sqlite3.Error, OSError) as error:
             opened.set_exception(self._storage_error(error))
             return
@@ -218,11 +229,11 @@ class Journal:
         try:
             while (batch := self._next_batch()) is not None:
                 if batch.entries:
-                    self._save(db, batch)
+                    self._with_reserve(db, partial(write, db, batch))
                     self.committed(batch)
                 while batch.calls:
                     ask, answer = batch.calls[0]
-                    answer.set_result(in_transaction(db, ask))
+                    answer.set_result(self._with_reserve(db, partial(in_transaction, db, ask)))
                     del batch.calls[0]
         except Exception as error:  # not only SQLite's: whatever it was, nothing more may be acknowledged
             self._break(self._storage_error(error), batch or Batch())
@@ -230,17 +241,18 @@ class Journal:
             db.close()
             self._reserve.give_up()
 
-    def _save(self, db: sqlite3.Connection, batch: Batch) -> None:
-        """Write the entries; on a full disk, at the cost of the reserve. Raises what SQLite does if that is used up."""
+    def _with_reserve(self, db: sqlite3.Connection, write_all: Callable[[], T]) -> T:
+        """Write; on a full disk, at the cost of the reserve. Raises what SQLite does if that is used up."""
         try:
-            write(db, batch)
+            return write_all()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_FULL or not self._reserve.give_up():
                 raise
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            write(db, batch)
+            result = write_all()
             self.full(self._storage_error(error))
+            return result
 
     def _next_batch(self) -> Batch | None:
         """Wait for entries and take all of them; None once closed and empty."""

@@ -152,6 +152,7 @@ class Limiter:
 
     def _succeeded(self, sent_at_s: float, now_s: float, in_flight: int, tokens: int | None) -> None:
         breaker, adaptive = self._breaker, self._adaptive
+        self._asked_until_s = -inf
         if not breaker.is_calm:
             if breaker.is_open:
                 adaptive.restart(self._calm_limit)

@@ -1,13 +1,14 @@
 """What to do with an attempt's result: complete the row, ask again, fail the row or stop the run. Pure.
 
 `judge` takes a whole reply, or the fault met instead of one, and returns a `Verdict`; the tables it follows are in
-`retry_rules`. The server's word comes before ours: `x-should-retry`, `retry-after`. What it does not know: how often
+`rules`. The server's word comes before ours: `x-should-retry`, `retry-after`. What it does not know: how often
 the row was asked before, how many requests are in flight, how long an outage may last. Counting is the worker's.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -42,11 +43,13 @@ from batcher.retry.rules import (
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["Action", "Verdict", "backoff_s", "is_row_specific", "judge"]
+__all__ = ["Action", "Verdict", "backoff_s", "is_row_specific", "judge", "safely_judged"]
 
 #: a longer wait concerns everybody, not one row's attempts
 LONGEST_ROW_WAIT_S = 120.0
 #: the ceiling of our own backoff
+_log = logging.getLogger(__name__)
+
 LONGEST_BACKOFF_S = 60.0
 
 #: what a person can do, by what the run ends with
@@ -102,6 +105,15 @@ def judge(result: Reply | Fault, *, json_mode: bool, now_s: float) -> Verdict:
         return _judge_fault(answer, 200)
     rule = replace(NO_API, reason=f"{NO_API.reason} (HTTP {result.status})")
     return _verdict(rule, ApiError(answer.message, code=f"http_{result.status}", http_status=result.status))
+
+
+def safely_judged(result: Reply | Fault, *, json_mode: bool, now_s: float) -> Verdict:
+    """Return what `judge` does; should that ever fail on an answer, the row fails and its answer is kept."""
+    try:
+        return judge(result, json_mode=json_mode, now_s=now_s)
+    except Exception as error:
+        _log.warning("an answer could not be judged: %s", type(error).__name__)
+        return Verdict(Action.FAIL, ApiError("batcher cannot read this answer", type="batcher", code="unreadable"))
 
 
 def is_row_specific(error: ApiError) -> bool:

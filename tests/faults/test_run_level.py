@@ -145,13 +145,17 @@ def test_every_row_refused_by_an_endpoint_that_has_worked_before(tmp_path: Path)
 
 
 def test_fewer_rows_than_the_guard_needs_all_refused(tmp_path: Path) -> None:
-    """With so few rows that the guard never fills, a refusal of all of them is believed and costs no second attempt."""
+    """Where nothing ever succeeded, even few refusals are the job's problem: the rows stay pending."""
     texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(5)))
     with recording(error(400, "bad_parameter")) as server:
         end = batcher("run", str(write_job(tmp_path, server.base_url)))
-        assert end.returncode == 3, end.stderr
+        assert end.returncode == 78, end.stderr
         assert len(server.requests) == 5
-    check_output(tmp_path / "out", texts, failed=range(5))
+        assert parts(tmp_path / "out") == []
+        server.respond = good
+        end = batcher("run", str(tmp_path / "job.yaml"), "-q")
+    assert end.returncode == 0, end.stderr
+    check_output(tmp_path / "out", texts)
 
 
 def test_every_row_fails_with_500(tmp_path: Path) -> None:

@@ -177,3 +177,17 @@ def test_stopped_and_continued(tmp_path: Path) -> None:
     assert process.returncode == 0, stderr
     check_output(tmp_path / "out", texts)
     assert Ledger.read(tmp_path / "ledger.jsonl").asked == Counter(map(digest, texts))
+
+
+def test_a_hangup_that_was_to_be_ignored(tmp_path: Path) -> None:
+    """Under nohup a hangup stops nothing."""
+    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(200)))
+    with start_simulator(SimulatorOptions(latency_s=0.05)) as simulator:
+        job = write_job(tmp_path, simulator.base_url)
+        command = ["nohup", BATCHER, "run", str(job), "-q"]
+        process = subprocess.Popen(command, env=BARE, stdin=-3, stdout=-1, stderr=-1, text=True)
+        wait_until(lambda: counts(simulator)["answered"] >= 20)
+        os.kill(process.pid, signal.SIGHUP)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    check_output(tmp_path / "out", texts)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from batcher.backlog import Backlog
-from batcher.feed import Pending
+from batcher.pending import Pending
 from batcher.records import Prompt
 
 

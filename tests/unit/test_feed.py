@@ -12,6 +12,7 @@ from batcher.completion import parse
 from batcher.errors import InputError, StorageError
 from batcher.feed import Feed, Feeding, Pending
 from batcher.records import ApiError, Completion, Prompt
+from batcher.retry import Action, Verdict
 from batcher.shard import OpenShard
 from tests.fakes import Begun, begun, body_of, builder_of, make_job, outcome, write_numbers
 
@@ -147,5 +148,23 @@ def test_failures_are_counted_by_code() -> None:
     """The count of one code is its own, the sum is the row's."""
     shard: OpenShard = object.__new__(OpenShard)
     pending = Pending(0, shard, Prompt(b""))
-    assert [pending.count_failure(code) for code in ("a", "b", "a")] == [1, 1, 2]
+    verdicts = [Verdict(Action.RETRY, ApiError("", code=code), max_retries=1) for code in ("a", "b", "a")]
+    assert [pending.exhausted(verdict, succeeded_at_s=0, max_attempts=9) for verdict in verdicts] == [
+        False,
+        False,
+        True,
+    ]
     assert pending.failures == 3
+
+
+def test_a_row_of_values_that_nothing_else_could_bear(tmp_path: Path) -> None:
+    """Whatever a row's values do on their way to a request, it is that row's problem and no other's."""
+    deep = "[" * 600 + "]" * 600
+    (tmp_path / "rows.jsonl").write_text(
+        '{"text":"0"}\n{"text":[%d]}\n{"text":%s}\n{"text":"3"}\n' % (2**70, deep), encoding="utf-8"
+    )
+    with begun(make_job(tmp_path)) as run:
+        (feeding,) = feedings(run)
+        asked = {row.row_index for row in feeding.pending}
+        assert {0, 1, 3} <= asked
+        assert asked | {one.row_index for one in feeding.failed} == {0, 1, 2, 3}

@@ -46,7 +46,7 @@ def test_the_reason() -> None:
     fail(guard, 3, "frequent")
     guard.failed(Outcome(9, "failed", b"", 1, 0, None, None, None))
     assert guard.causes() == [("frequent", 3), ("rare", 2), ("unknown", 1)]
-    assert guard.reason() == "6 rows failed one after the other and none succeeded, 3 of them with frequent"
+    assert guard.reason() == "6 rows failed one after the other and none succeeded; 3 with frequent"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from batcher import worker as worker_module
+from batcher import pending as pending_module
+from batcher.errors import EndpointError, EndpointRefusedError
 from batcher.records import Outcome, Reply
 from tests.fakes import (
     Begun,
@@ -31,7 +32,7 @@ from tests.harness import table
 @pytest.fixture(autouse=True)
 def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries are due at once."""
-    monkeypatch.setattr(worker_module, "backoff_s", lambda failures, random, wait_s: 0.0)
+    monkeypatch.setattr(pending_module, "backoff_s", lambda failures, random, wait_s: 0.0)
 
 
 def make(folder: Path, rows: int, *, padding: str = "", rows_per_part: int = 5, **limits: Any) -> Any:
@@ -137,10 +138,25 @@ def test_one_slow_row(tmp_path: Path) -> None:
 
 
 def test_a_few_rows_all_of_which_are_refused(tmp_path: Path) -> None:
-    """When nothing is left that could succeed, few failures count."""
+    """Where nothing ever succeeded, even a few refusals are the run's problem: it stops and the rows stay pending."""
     with make(tmp_path, 7) as run:
-        assert work(run, lambda number, attempt: refusal(400, "odd")) is None
-        assert {row["error"]["code"] for row in output(run)} == {"odd"}
+        assert isinstance(work(run, lambda number, attempt: refusal(400, "odd")), EndpointRefusedError)
+        assert run.rundir.unfinished(run.plan)
+
+
+def test_the_last_rows_are_refused(tmp_path: Path) -> None:
+    """Once the endpoint has answered, a few refusals at the end are the rows' own; nothing will come to confirm it."""
+    with make(tmp_path, 7) as run:
+        assert work(run, lambda number, attempt: refusal(400, "odd") if number > 4 else good()) is None
+        assert [row["status"] for row in output(run)] == ["completed"] * 5 + ["failed"] * 2
+
+
+def test_many_of_the_last_rows_meet_a_broken_endpoint(tmp_path: Path) -> None:
+    """An outage at the end of the input is an outage: the run stops and the rows stay pending."""
+    with make(tmp_path, 60) as run:
+        reason = work(run, lambda number, attempt: refusal(500, "broken") if number > 19 else good())
+        assert isinstance(reason, EndpointError)
+        assert run.rundir.totals().failed == 0
 
 
 def test_many_rows_that_are_too_long(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""A row on its way: its request, how often it was asked, and what that means for asking again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from batcher.records import ApiError, Completion, Outcome, Prompt
+from batcher.retry import Action, Verdict, backoff_s
+from batcher.shard import OpenShard
+
+#: refusals, each while other rows succeed, after which a row fails: it is the row that the endpoint cannot bear
+MOST_REFUSALS = 50
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A row without an outcome, from the time it is read until it has one."""
+
+    row_index: int
+    shard: OpenShard
+    prompt: Prompt
+    #: attempts made and attempts that may have been paid for, those of earlier runs included
+    attempts: int = 0
+    ambiguous: int = 0
+    #: attempts of this run that count against `limits.max_attempts`
+    failures: int = 0
+    #: of these, how many by error code, for codes with a tighter bound
+    by_code: dict[str, int] = field(default_factory=dict)
+    #: attempts of this run that count against nothing, but came while other rows succeeded
+    refusals: int = 0
+    #: when the current attempt was sent: on the monotonic clock, and seconds since 1970 UTC
+    sent_at_s: float = 0.0
+    requested_at: float = 0.0
+
+    def exhausted(self, verdict: Verdict, *, succeeded_at_s: float, max_attempts: int) -> bool:
+        """Count an attempt that failed; whether it was the last one this row may have.
+
+        `succeeded_at_s` is when any row last succeeded: a refusal counts only if others get through meanwhile.
+        """
+        if verdict.action is Action.RETRY_FREE:
+            self.refusals += succeeded_at_s >= self.sent_at_s
+            return self.refusals >= MOST_REFUSALS
+        code = (verdict.error.code if verdict.error else None) or "unknown"
+        self.failures += 1
+        self.by_code[code] = self.by_code.get(code, 0) + 1
+        too_many = verdict.max_retries is not None and self.by_code[code] > verdict.max_retries
+        return too_many or self.failures >= max_attempts
+
+    def pause_s(self, verdict: Verdict, random: Random) -> float:
+        """Return how long this row waits for its next attempt."""
+        if verdict.action is Action.RETRY:
+            return backoff_s(self.failures, random, verdict.wait_s)
+        # the limiter holds back everybody; the row itself only keeps out of step with the others
+        return (verdict.wait_s or 0.0) + random.uniform(0.0, min(60.0, 1.25**self.refusals))
+
+    def outcome(
+        self, body: bytes, now_s: float, *, completion: Completion | None = None, error: ApiError | None = None
+    ) -> Outcome:
+        """Return the outcome that the current attempt decided: completed if there is a completion, else failed."""
+        return Outcome(
+            row_index=self.row_index,
+            status="failed" if completion is None else "completed",
+            body=body,
+            attempts=self.attempts,
+            ambiguous=self.ambiguous,
+            latency_s=now_s - self.sent_at_s,
+            requested_at=self.requested_at,
+            error=error,
+            prompt_tokens=completion.usage.prompt_tokens if completion else None,
+            completion_tokens=completion.usage.completion_tokens if completion else None,
+        )
