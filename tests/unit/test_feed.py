@@ -161,7 +161,7 @@ def test_a_row_of_values_that_nothing_else_could_bear(tmp_path: Path) -> None:
     """Whatever a row's values do on their way to a request, it is that row's problem and no other's."""
     deep = "[" * 600 + "]" * 600
     lines = ['{"text":"0"}', f'{{"text":[{2**70}]}}', f'{{"text":{deep}}}', '{"text":"3"}']
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (tmp_path / "rows.jsonl").write_text("\n".join([*lines, ""]), encoding="utf-8")
     with begun(make_job(tmp_path)) as run:
         (feeding,) = feedings(run)
         asked = {row.row_index for row in feeding.pending}
