@@ -236,7 +236,7 @@ def test_short_outage_in_the_middle(tmp_path: Path) -> None:
     def respond(request: Request) -> Answer:
         nonlocal count
         count += 1
-        return error(503)(request) if 50 < count <= 90 else good(request)
+        return error(503)(request) if 50 < count <= 66 else good(request)
 
     with recording(respond) as server:
         end = batcher("run", str(write_job(tmp_path, server.base_url)), "-q")
