@@ -62,6 +62,8 @@ def ended(base_url: str) -> bool:
         socket.create_connection((address.hostname, address.port), timeout=WAIT_S).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        pass  # it is closing at this very moment
     return False
 
 
