@@ -113,6 +113,7 @@ class Bar:
         self.updated(figures)
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
 
 class Lines:

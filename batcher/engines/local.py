@@ -91,10 +91,10 @@ async def _work(
             await client.close()
         worker.look()
         progress.finished(figures)
-        progress.note(f"limit found: {limiter.found()}")
         rundir.write_summary({"state": state, **asdict(figures)})
     if reason is not None:
         raise reason
+    progress.note(f"limit found: {limiter.found()}")
 
 
 def destination(job: Job, base_url: str) -> Destination:
