@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from batcher.errors import (
     AccountError,
     BatcherError,
+    BudgetError,
     EndpointError,
     EndpointRefusedError,
     InputError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccountError",
     "BatcherError",
+    "BudgetError",
     "EndpointError",
     "EndpointRefusedError",
     "Figures",

@@ -65,6 +65,12 @@ class StorageError(BatcherError):
     exit_code = 74
 
 
+class BudgetError(BatcherError):
+    """A limit of the job file on tokens, money or time is reached; everything received is saved."""
+
+    exit_code = 75
+
+
 class LockedError(BatcherError):
     """Another run is working on this output folder."""
 

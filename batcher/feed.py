@@ -36,7 +36,7 @@ class Feed:
         self._chunks = read(plan.files, shards, plan.schema)
         self._rundir = rundir
         self._builder = builder
-        self._tried = rundir.journal.attempts()
+        self._tried, self._spent = rundir.journal.attempts(), rundir.journal.spent()
         self._carried = rundir.form.carried.names
         self._shard: OpenShard | None = None
 
@@ -77,7 +77,8 @@ class Feed:
         if row.problem is not None:
             raise PromptError(row.problem)
         attempts, ambiguous = self._tried.pop(row.row_index, (0, 0))
-        return Pending(row.row_index, shard, self._builder.build(row.values), attempts, ambiguous)
+        prompt = self._builder.build(row.values)
+        return Pending(row.row_index, shard, prompt, attempts, ambiguous, self._spent.pop(row.row_index, None))
 
 
 def _unaskable(row: Row, message: str) -> Outcome:

@@ -55,6 +55,7 @@ RESULT = pa.schema(
         ("prompt_tokens_details", _counts(_PROMPT_DETAILS)),
         ("completion_tokens_details", _counts(_COMPLETION_DETAILS)),
         ("usage_raw", pa.string()),
+        ("cost_usd", pa.float64()),
         ("response_id", pa.string()),
         ("response_object", pa.string()),
         ("response_created", pa.timestamp("s", tz="UTC")),
@@ -235,29 +236,36 @@ def _result_columns(outcomes: list[Outcome], totals: Totals) -> list[pa.Array]:
 
 def _result_row(outcome: Outcome, totals: Totals) -> tuple[Any, ...]:
     """Values of one row in the order of `RESULT`."""
-    answer = parse(outcome.body) if outcome.status == "completed" else None
+    answer = parse(outcome.body) if outcome.body else None
     totals.ambiguous += outcome.ambiguous
-    if isinstance(answer, Completion):
+    totals.count(outcome)
+    if outcome.status == "completed" and isinstance(answer, Completion):
         totals.completed += 1
-        totals.prompt_tokens += answer.usage.prompt_tokens or 0
-        totals.completion_tokens += answer.usage.completion_tokens or 0
-        return _completed(outcome, answer)
-    totals.failed += 1
-    error = outcome.error or ApiError("the stored answer cannot be read as a completion", code="unreadable")
+        error = None
+    else:
+        totals.failed += 1
+        unreadable = ApiError("the stored answer cannot be read as a completion", code="unreadable")
+        error = asdict(outcome.error or unreadable)
+    status = "completed" if error is None else "failed"
     return (
-        outcome.row_index, "failed", *(None,) * 15, asdict(error),
-        outcome.attempts, outcome.latency_s, _microseconds(outcome.requested_at),
+        outcome.row_index, status, *_answer_columns(outcome, answer if isinstance(answer, Completion) else None),
+        error, outcome.attempts, outcome.latency_s, _microseconds(outcome.requested_at),
     )  # fmt: skip
 
 
-def _completed(outcome: Outcome, answer: Completion) -> tuple[Any, ...]:
+def _answer_columns(outcome: Outcome, answer: Completion | None) -> tuple[Any, ...]:
+    """Values from `completion` to `choices_raw`; an answer that was not good enough is paid for and stays readable."""
+    prompt, completion = outcome.prompt_tokens, outcome.completion_tokens
+    total = None if prompt is None and completion is None else (prompt or 0) + (completion or 0)
+    if answer is None:
+        return (None, None, None, prompt, completion, total, None, None, None, outcome.cost_usd, *(None,) * 6)
     usage = answer.usage
+    if (prompt, completion) == (usage.prompt_tokens, usage.completion_tokens):  # it took one answer: as the API says
+        total = usage.total_tokens
     return (
-        outcome.row_index, "completed", answer.content, answer.reasoning, answer.finish_reason,
-        usage.prompt_tokens, usage.completion_tokens, usage.total_tokens,
-        usage.prompt_tokens_details or None, usage.completion_tokens_details or None, usage.raw,
+        answer.content, answer.reasoning, answer.finish_reason, prompt, completion, total,
+        usage.prompt_tokens_details or None, usage.completion_tokens_details or None, usage.raw, outcome.cost_usd,
         answer.id, answer.object, _second(answer.created), answer.model, answer.system_fingerprint, answer.choices_raw,
-        None, outcome.attempts, outcome.latency_s, _microseconds(outcome.requested_at),
     )  # fmt: skip
 
 

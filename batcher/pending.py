@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from batcher.records import ApiError, Completion, Outcome, Prompt
+from batcher.records import ApiError, Outcome, Prompt, Spent, Usage
 from batcher.retry import Action, Verdict, backoff_s
 from batcher.shard import OpenShard
 
 #: refusals, each while other rows succeed, after which a row fails: it is the row that the endpoint cannot bear
 MOST_REFUSALS = 50
+
+_NOTHING = Spent()
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +25,8 @@ class Pending:
     #: attempts made and attempts that may have been paid for, those of earlier runs included
     attempts: int = 0
     ambiguous: int = 0
+    #: what its answers used, those of earlier runs included; None while there was none
+    spent: Spent | None = None
     #: attempts of this run that count against `limits.max_attempts`
     failures: int = 0
     #: of these, how many by error code, for codes with a tighter bound
@@ -54,19 +58,29 @@ class Pending:
         # the limiter holds back everybody; the row itself only keeps out of step with the others
         return (verdict.wait_s or 0.0) + random.uniform(0.0, min(60.0, 1.25**self.refusals))
 
-    def outcome(
-        self, body: bytes, now_s: float, *, completion: Completion | None = None, error: ApiError | None = None
-    ) -> Outcome:
-        """Return the outcome that the current attempt decided: completed if there is a completion, else failed."""
+    def used(self, usage: Usage, cost_usd: float | None) -> None:
+        """Count what an answer used, whether or not it can be kept."""
+        cached = usage.prompt_tokens_details.get("cached_tokens")
+        spent = Spent(usage.prompt_tokens, cached, usage.completion_tokens, cost_usd)
+        if self.spent is None:
+            self.spent = spent
+        else:
+            self.spent.add(spent)
+
+    def outcome(self, body: bytes, now_s: float, error: ApiError | None = None) -> Outcome:
+        """Return the outcome that the current attempt decided: completed if there is no error."""
+        spent = self.spent or _NOTHING
         return Outcome(
             row_index=self.row_index,
-            status="failed" if completion is None else "completed",
+            status="completed" if error is None else "failed",
             body=body,
             attempts=self.attempts,
             ambiguous=self.ambiguous,
             latency_s=now_s - self.sent_at_s,
             requested_at=self.requested_at,
             error=error,
-            prompt_tokens=completion.usage.prompt_tokens if completion else None,
-            completion_tokens=completion.usage.completion_tokens if completion else None,
+            prompt_tokens=spent.prompt_tokens,
+            cached_tokens=spent.cached_tokens,
+            completion_tokens=spent.completion_tokens,
+            cost_usd=spent.cost_usd,
         )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+Number = TypeVar("Number", int, float)
 Status = Literal["completed", "failed"]
 
 
@@ -183,6 +184,28 @@ class Completion:
 
 
 @dataclass(slots=True)
+class Spent:
+    """What answers used, in tokens and US dollars; None where the provider or the price list does not say."""
+
+    prompt_tokens: int | None = None
+    #: of the prompt's tokens those that were read from the provider's cache
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+
+    def add(self, other: Spent) -> None:
+        """Add what `other` says; unknown and known is known."""
+        self.prompt_tokens = _sum(self.prompt_tokens, other.prompt_tokens)
+        self.cached_tokens = _sum(self.cached_tokens, other.cached_tokens)
+        self.completion_tokens = _sum(self.completion_tokens, other.completion_tokens)
+        self.cost_usd = _sum(self.cost_usd, other.cost_usd)
+
+
+def _sum(first: Number | None, second: Number | None) -> Number | None:
+    return second if first is None else first if second is None else first + second
+
+
+@dataclass(slots=True)
 class Outcome:
     """The final result of a row: the answer as it was received, or why there is none."""
 
@@ -200,9 +223,11 @@ class Outcome:
     requested_at: float | None
     #: None for a completed row
     error: ApiError | None = None
-    #: None for a failed row, and where the provider does not say
+    #: what all answers to this row used, also those that could not be kept; None where nobody says
     prompt_tokens: int | None = None
+    cached_tokens: int | None = None
     completion_tokens: int | None = None
+    cost_usd: float | None = None
 
 
 @dataclass(slots=True)
@@ -214,6 +239,11 @@ class Totals:
     ambiguous: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    #: of the prompt tokens those that were read from the provider's cache
+    cached_tokens: int = 0
+    cost_usd: float = 0.0
+    #: rows that used tokens at an unknown price, so that `cost_usd` is too low
+    unpriced: int = 0
 
     @property
     def rows(self) -> int:
@@ -227,6 +257,19 @@ class Totals:
         self.ambiguous += other.ambiguous
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
+        self.cached_tokens += other.cached_tokens
+        self.cost_usd += other.cost_usd
+        self.unpriced += other.unpriced
+
+    def count(self, spent: Spent | Outcome) -> None:
+        """Add what one row used."""
+        self.prompt_tokens += spent.prompt_tokens or 0
+        self.completion_tokens += spent.completion_tokens or 0
+        self.cached_tokens += spent.cached_tokens or 0
+        if spent.cost_usd is not None:
+            self.cost_usd += spent.cost_usd
+        elif spent.prompt_tokens or spent.completion_tokens:
+            self.unpriced += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,5 +301,7 @@ class Signal(Enum):
     THROTTLED = "throttled"
     #: the endpoint or its gateway had no capacity (502, 503, 504, 529), or did not answer before the deadline
     OVERLOADED = "overloaded"
+    #: the endpoint is there but broken: a server error, a connection it cut, an answer that is none
+    FAILING = "failing"
     #: no connection could be made; nothing was sent
     UNREACHABLE = "unreachable"

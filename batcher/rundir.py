@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class RunDir:

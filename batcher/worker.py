@@ -239,6 +239,8 @@ class Worker:
         pending.attempts += 1
         pending.ambiguous += verdict.ambiguous
         self.figures.ambiguous += verdict.ambiguous
+        if verdict.completion is not None:
+            pending.used(verdict.completion.usage, None)
         self._act(pending, verdict, result, now)
         next_one = None
         if self._stopping is None and self._rows.ready and self._limiter.allowance(self._in_flight, now) > 0:
@@ -251,17 +253,17 @@ class Worker:
             case Action.COMPLETE:
                 self._succeeded_at_s = now
                 self._rows.settled(pending)
-                self._window.record(pending.outcome(result.body, now, completion=verdict.completion), pending.shard)
+                self._window.record(pending.outcome(result.body, now), pending.shard)
                 if self._stopping is None:
                     self._window.succeeded()
             case Action.RETRY | Action.RETRY_FREE:
                 since, most = self._succeeded_at_s, self._max_attempts
                 if pending.exhausted(verdict, succeeded_at_s=since, max_attempts=most):
-                    self._fail(pending, pending.outcome(result.body, now, error=verdict.error))
+                    self._fail(pending, pending.outcome(result.body, now, verdict.error))
                 else:
                     self._wait(pending, verdict, now)
             case Action.FAIL:
-                self._fail(pending, pending.outcome(result.body, now, error=verdict.error))
+                self._fail(pending, pending.outcome(result.body, now, verdict.error))
             case Action.STOP:
                 self._release(pending)
                 self.stop(verdict.as_error())
@@ -273,7 +275,9 @@ class Worker:
 
     def _release(self, pending: Pending) -> None:
         """Note that a row is not on its way any more, and has no outcome."""
-        self._journal.release(pending.row_index, attempts=pending.attempts, ambiguous=pending.ambiguous)
+        self._journal.release(
+            pending.row_index, attempts=pending.attempts, ambiguous=pending.ambiguous, spent=pending.spent
+        )
 
     def _fail(self, pending: Pending, outcome: Outcome) -> None:
         """Record a failure, or hold it back until a success shows that it is the row's own."""

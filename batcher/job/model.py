@@ -191,7 +191,30 @@ class Limits(_Section):
     max_attempts: int = Field(default=6, ge=1, description="Attempts after which a row fails.")
     max_outage_s: float = Field(default=43200.0, ge=0, description="Seconds without an answer after which a run ends.")
     max_inflight_mb: int = Field(default=128, ge=1, description="Megabytes of requests and answers held at a time.")
-    grace_s: float | None = Field(default=None, ge=0, description="Seconds to finish rows in flight after a stop.")
+    max_total_tokens: int | None = Field(
+        default=None, ge=1, description="Tokens of prompts and answers, of all runs together, at which a run stops."
+    )
+    max_cost_usd: float | None = Field(
+        default=None, gt=0, description="US dollars, of all runs together, at which a run stops; needs known prices."
+    )
+    max_runtime_s: float | None = Field(default=None, gt=0, description="Seconds after which one run stops.")
+    max_unsure_share: float = Field(
+        default=0.5,
+        ge=0,
+        description="Attempts perhaps paid for in vain, per completed row, at which a run stops.",
+    )
+    max_full_disk_s: float = Field(default=60.0, ge=0, description="Seconds to wait for room on a full disk.")
+    grace_s: float = Field(default=60.0, ge=0, description="Seconds to finish rows in flight after a stop.")
+
+
+class Pricing(_Section):
+    """What tokens cost, in US dollars per million; for a model whose prices are not known, or are not yours."""
+
+    input: float = Field(ge=0, description="A million tokens of prompts.")
+    cached_input: float | None = Field(
+        default=None, ge=0, description="A million tokens of prompts read from the provider's cache; default: as input."
+    )
+    output: float = Field(ge=0, description="A million tokens of answers.")
 
 
 class Output(_Section):
@@ -238,6 +261,7 @@ class Job(_Section):
     limits: Annotated[Limits, BeforeValidator(_section)] = Field(
         default_factory=Limits, description="How hard the endpoint is pressed."
     )
+    pricing: Pricing | None = Field(default=None, description="What tokens cost, in US dollars per million.")
     output: Annotated[Output, BeforeValidator(_section)] = Field(description="The run folder and what its parts hold.")
     engine: Annotated[Engine, BeforeValidator(_section)] = Field(
         default_factory=Engine, description="Who works on the shards."

@@ -24,8 +24,8 @@ import orjson
 
 from batcher.errors import StorageError
 from batcher.journal.reserve import Reserve
-from batcher.journal.tables import Batch, Part, connect, in_transaction, outcome_of, write
-from batcher.records import Outcome, Shard, Totals
+from batcher.journal.tables import Batch, Part, connect, in_transaction, open_totals, outcome_of, write
+from batcher.records import Outcome, Shard, Spent, Totals
 
 T = TypeVar("T")
 
@@ -64,10 +64,11 @@ class Journal:
             self._waiting.leases.extend(rows)
             self._wake.notify()
 
-    def release(self, row_index: int, *, attempts: int, ambiguous: int) -> None:
-        """Note that a leased row is not on its way any more, and the attempts made for it so far."""
+    def release(self, row_index: int, *, attempts: int, ambiguous: int, spent: Spent | None = None) -> None:
+        """Note that a leased row is not on its way any more, the attempts made for it so far and what they used."""
+        used = None if spent is None else orjson.dumps(spent).decode()
         with self._wake:
-            self._waiting.releases.append((attempts, ambiguous, row_index))
+            self._waiting.releases.append((attempts, ambiguous, used, row_index))
             self._wake.notify()
 
     def record(self, outcome: Outcome) -> None:
@@ -104,6 +105,11 @@ class Journal:
         query = "SELECT row_index, attempts, ambiguous FROM attempts WHERE attempts > 0"
         return self._call(lambda db: {row: (tries, unsure) for row, tries, unsure in db.execute(query)})
 
+    def spent(self) -> dict[int, Spent]:
+        """Return what rows without an outcome have used so far, those that have used anything."""
+        query = "SELECT row_index, spent FROM attempts WHERE spent IS NOT NULL"
+        return self._call(lambda db: {row: Spent(**orjson.loads(used)) for row, used in db.execute(query)})
+
     def rows_with_outcome(self, shard: Shard) -> set[int]:
         """Return the row indexes of `shard` that have an outcome."""
         query = "SELECT row_index FROM outcomes WHERE row_index >= ? AND row_index < ?"
@@ -130,17 +136,7 @@ class Journal:
     def open_totals(self) -> Totals:
         """Return the sums over all outcomes and attempts that are not in a part yet."""
 
-        def ask(db: sqlite3.Connection) -> Totals:
-            counts = db.execute(
-                "SELECT coalesce(sum(status = 'completed'), 0), coalesce(sum(status = 'failed'), 0),"
-                " coalesce(sum(ambiguous), 0), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0)"
-                " FROM outcomes"
-            ).fetchone()
-            totals = Totals(*counts)
-            totals.ambiguous += db.execute("SELECT coalesce(sum(ambiguous), 0) FROM attempts").fetchone()[0]
-            return totals
-
-        return self._call(ask)
+        return self._call(open_totals)
 
     def parts(self) -> dict[int, Part]:
         """Return the published parts by shard number."""

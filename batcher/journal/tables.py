@@ -2,7 +2,7 @@
 
 attempts   rows that were sent, or are about to be, and have no outcome yet.
            leased = 1: a request may be on its way at this moment. A process that dies leaves it so, and the next
-           one counts exactly these as "may have been paid for".
+           one counts exactly these as "may have been paid for". `spent` is what answers used that could not be kept
 outcomes   the final result of a row of an open shard; `body` is the answer as it was received
 parts      shards whose part is published, with their totals; their rows are gone from the other tables
 
@@ -19,18 +19,19 @@ from typing import Any, TypeVar
 
 import orjson
 
-from batcher.records import ApiError, Outcome, Totals
+from batcher.records import ApiError, Outcome, Spent, Totals
 
 T = TypeVar("T")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempts (
-  row_index INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, ambiguous INTEGER NOT NULL, leased INTEGER NOT NULL
+  row_index INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, ambiguous INTEGER NOT NULL, leased INTEGER NOT NULL,
+  spent TEXT
 ) STRICT;
 CREATE TABLE IF NOT EXISTS outcomes (
   row_index INTEGER PRIMARY KEY, status TEXT NOT NULL, body BLOB NOT NULL, attempts INTEGER NOT NULL,
   ambiguous INTEGER NOT NULL, latency_s REAL, requested_at REAL, error TEXT,
-  prompt_tokens INTEGER, completion_tokens INTEGER
+  prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS parts (
   shard INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL, totals TEXT NOT NULL
@@ -44,8 +45,8 @@ class Batch:
 
     #: rows about to be sent
     leases: list[int] = field(default_factory=list)
-    #: (attempts, ambiguous, row_index) of rows that are not on their way any more and have no outcome
-    releases: list[tuple[int, int, int]] = field(default_factory=list)
+    #: (attempts, ambiguous, spent, row_index) of rows that are not on their way any more and have no outcome
+    releases: list[tuple[int, int, str | None, int]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     #: questions and who waits for their answers
     calls: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = field(default_factory=list)
@@ -92,14 +93,14 @@ def write(db: sqlite3.Connection, batch: Batch) -> None:
     db.execute("BEGIN IMMEDIATE")
     if batch.releases:
         db.executemany(
-            "UPDATE attempts SET leased = 0, attempts = ?, ambiguous = ? WHERE row_index = ?", batch.releases
+            "UPDATE attempts SET leased = 0, attempts = ?, ambiguous = ?, spent = ? WHERE row_index = ?", batch.releases
         )
     if batch.outcomes:
         db.executemany("DELETE FROM attempts WHERE row_index = ?", [(o.row_index,) for o in batch.outcomes])
-        db.executemany("INSERT OR IGNORE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?)", map(_values, batch.outcomes))
+        db.executemany("INSERT OR IGNORE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", map(_values, batch.outcomes))
     if batch.leases:
         db.executemany(
-            "INSERT INTO attempts VALUES (?, 0, 0, 1) ON CONFLICT (row_index) DO UPDATE SET leased = 1",
+            "INSERT INTO attempts VALUES (?, 0, 0, 1, NULL) ON CONFLICT (row_index) DO UPDATE SET leased = 1",
             [(row,) for row in batch.leases],
         )
     db.execute("COMMIT")
@@ -117,12 +118,15 @@ def _values(outcome: Outcome) -> tuple[Any, ...]:
         outcome.requested_at,
         error,
         outcome.prompt_tokens,
+        outcome.cached_tokens,
         outcome.completion_tokens,
+        outcome.cost_usd,
     )
 
 
 def outcome_of(row: tuple[Any, ...]) -> Outcome:
-    index, status, body, attempts, ambiguous, latency_s, requested_at, error, prompt_tokens, completion_tokens = row
+    index, status, body, attempts, ambiguous, latency_s, requested_at, error, *spent = row
+    prompt_tokens, cached_tokens, completion_tokens, cost_usd = spent
     return Outcome(
         row_index=index,
         status=status,
@@ -133,5 +137,22 @@ def outcome_of(row: tuple[Any, ...]) -> Outcome:
         requested_at=requested_at,
         error=None if error is None else ApiError(**orjson.loads(error)),
         prompt_tokens=prompt_tokens,
+        cached_tokens=cached_tokens,
         completion_tokens=completion_tokens,
+        cost_usd=cost_usd,
     )
+
+
+def open_totals(db: sqlite3.Connection) -> Totals:
+    """Return the sums over all outcomes and attempts that are not in a part."""
+    counts = db.execute(
+        "SELECT coalesce(sum(status = 'completed'), 0), coalesce(sum(status = 'failed'), 0),"
+        " coalesce(sum(ambiguous), 0), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0),"
+        " coalesce(sum(cached_tokens), 0), coalesce(sum(cost_usd), 0.0),"
+        " coalesce(sum(cost_usd IS NULL AND (prompt_tokens > 0 OR completion_tokens > 0)), 0) FROM outcomes"
+    ).fetchone()
+    totals = Totals(*counts)
+    totals.ambiguous += db.execute("SELECT coalesce(sum(ambiguous), 0) FROM attempts").fetchone()[0]
+    for (used,) in db.execute("SELECT spent FROM attempts WHERE spent IS NOT NULL"):
+        totals.count(Spent(**orjson.loads(used)))
+    return totals

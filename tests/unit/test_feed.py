@@ -128,19 +128,21 @@ def test_only_the_carried_columns_are_spooled(tmp_path: Path) -> None:
 
 
 def test_the_outcome_of_a_row(tmp_path: Path) -> None:
-    """It holds the attempts, the time since sending and, of a completion, the tokens."""
+    """It holds the attempts, the time since sending and what all answers to the row used."""
     write_numbers(tmp_path, 1)
     with begun(make_job(tmp_path)) as run:
         shard = OpenShard(run.plan.shards[0], run.rundir)
         pending = Pending(0, shard, Prompt(b"{}"), attempts=3, ambiguous=1, sent_at_s=10.0, requested_at=99.0)
         completion = parse(body_of())
         assert isinstance(completion, Completion)
-        assert pending.outcome(body_of(), 12.5, completion=completion) == outcome(
-            0, attempts=3, ambiguous=1, latency_s=2.5, requested_at=99.0
-        )
         error = ApiError("no")
-        failed = pending.outcome(b"b", 11.0, error=error)
+        failed = pending.outcome(b"b", 11.0, error)
         assert (failed.status, failed.body, failed.error, failed.prompt_tokens) == ("failed", b"b", error, None)
+        pending.used(completion.usage, 0.25)
+        once = {"attempts": 3, "ambiguous": 1, "latency_s": 2.5, "requested_at": 99.0, "cost_usd": 0.25}
+        assert pending.outcome(body_of(), 12.5) == outcome(0, **once)
+        pending.used(completion.usage, None)
+        assert pending.outcome(body_of(), 12.5) == outcome(0, prompt_tokens=6, completion_tokens=10, **once)
         shard.abandon()
 
 

@@ -76,7 +76,12 @@ def test_smallest_job_has_documented_defaults(write: Write, tmp_path: Path) -> N
         "max_attempts": 6,
         "max_outage_s": 43200.0,
         "max_inflight_mb": 128,
-        "grace_s": None,
+        "max_total_tokens": None,
+        "max_cost_usd": None,
+        "max_runtime_s": None,
+        "max_unsure_share": 0.5,
+        "max_full_disk_s": 60.0,
+        "grace_s": 60.0,
     }
     assert job.output.model_dump() == {
         "path": tmp_path / "jobs" / "out",

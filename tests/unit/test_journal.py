@@ -15,7 +15,7 @@ import pytest
 from batcher.errors import StorageError
 from batcher.journal import Batch, Journal, Part
 from batcher.journal.tables import connect
-from batcher.records import ApiError, Shard, Totals
+from batcher.records import ApiError, Shard, Spent, Totals
 from tests.fakes import body_of, outcome
 
 
@@ -201,8 +201,9 @@ def test_totals_of_open_shards(path: Path) -> None:
     journal.record(outcome(3, failed="x", ambiguous=2))
     journal.lease([4])
     journal.attempts()
-    journal.release(4, attempts=5, ambiguous=4)
-    assert journal.open_totals() == Totals(2, 1, 7, 3, 5)
+    journal.release(4, attempts=5, ambiguous=4, spent=Spent(7, 1, 2, 0.5))
+    assert journal.open_totals() == Totals(2, 1, 7, 10, 7, 1, 0.5, 1)
+    assert journal.spent() == {4: Spent(7, 1, 2, 0.5)}
     journal.close()
 
 

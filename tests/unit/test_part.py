@@ -75,7 +75,8 @@ def test_every_field_of_an_answer(tmp_path: Path) -> None:
         usage=usage,
         choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}],
     )
-    given = outcome(41, body=body, attempts=3, latency_s=1.25, requested_at=1_600_000_000.123456)
+    used = {"prompt_tokens": 10, "completion_tokens": 20, "cost_usd": 0.25}
+    given = outcome(41, body=body, attempts=3, latency_s=1.25, requested_at=1_600_000_000.123456, **used)
     write(tmp_path / "p", [given])
     (row,) = read(tmp_path / "p")
     choices, raw = row.pop("choices_raw"), row.pop("usage_raw")
@@ -95,6 +96,7 @@ def test_every_field_of_an_answer(tmp_path: Path) -> None:
         "prompt_tokens": 10,
         "completion_tokens": 20,
         "total_tokens": 30,
+        "cost_usd": 0.25,
         "response_id": "id-7",
         "response_object": "chat.completion",
         "response_created": datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC),
@@ -110,7 +112,7 @@ def test_every_field_of_an_answer(tmp_path: Path) -> None:
 def test_a_failed_row(tmp_path: Path) -> None:
     """It shows the error and how often it was asked; everything the API counts is null, not 0."""
     error = ApiError("no", "t", "p", "c", 400)
-    shard, totals = write(tmp_path / "p", [outcome(5, failed="c", error=error, body=body_of(), ambiguous=2)])
+    shard, totals = write(tmp_path / "p", [outcome(5, failed="c", error=error, body=b"{}", ambiguous=2)])
     (row,) = read(tmp_path / "p")
     expected = {"n": 5, "text": "text 5", "row_index": 5, "status": "failed", "attempts": 1, "latency_s": 0.5}
     assert {name: value for name, value in row.items() if value is not None} == expected | {
@@ -118,6 +120,16 @@ def test_a_failed_row(tmp_path: Path) -> None:
         "requested_at": datetime(1970, 1, 1, 0, 0, 1, 750000, tzinfo=UTC),
     }
     assert totals == Totals(failed=1, ambiguous=2) == check_part(tmp_path / "p", shard, FORM)
+
+
+def test_a_failed_row_with_an_answer(tmp_path: Path) -> None:
+    """An answer that was not good enough is paid for: it can be read, and what all answers used is counted."""
+    used = {"prompt_tokens": 6, "completion_tokens": 10}
+    _, totals = write(tmp_path / "p", [outcome(5, failed="unknown_finish_reason", body=body_of("half"), **used)])
+    (row,) = read(tmp_path / "p")
+    assert (row["status"], row["completion"], row["finish_reason"]) == ("failed", "half", "stop")
+    assert (row["prompt_tokens"], row["completion_tokens"], row["total_tokens"]) == (6, 10, 16)
+    assert totals == Totals(failed=1, prompt_tokens=6, completion_tokens=10, unpriced=1)
 
 
 def test_a_stored_answer_that_is_no_completion(tmp_path: Path) -> None:
@@ -136,9 +148,15 @@ def test_a_server_that_sends_no_date(tmp_path: Path, created: object) -> None:
 
 def test_totals(tmp_path: Path) -> None:
     """They are the sums over the rows, and the footer says the same."""
-    given = [outcome(0), outcome(1, failed="x", ambiguous=1), outcome(2, body=body_of(usage=None), ambiguous=1)]
+    unknown = {"prompt_tokens": None, "completion_tokens": None}
+    given = [
+        outcome(0, cached_tokens=2, cost_usd=0.5),
+        outcome(1, failed="x", ambiguous=1),
+        outcome(2, body=body_of(usage=None), ambiguous=1, **unknown),
+        outcome(3),
+    ]
     shard, totals = write(tmp_path / "p", given)
-    assert totals == Totals(2, 1, 2, 3, 5) == check_part(tmp_path / "p", shard, FORM)
+    assert totals == Totals(3, 1, 2, 6, 10, 2, 0.5, 1) == check_part(tmp_path / "p", shard, FORM)
 
 
 def test_a_prefix(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from batcher.retry import Action, Verdict, backoff_s, is_row_specific, judge
 from batcher.retry.rules import FAULTS
 
 COMPLETE, RETRY, RETRY_FREE, FAIL, STOP = Action
-NONE, SUCCESS, THROTTLED, OVERLOADED, UNREACHABLE = Signal
+NONE, SUCCESS, THROTTLED, OVERLOADED, FAILING, UNREACHABLE = Signal
 NOW_S = 1_795_435_200.0
 
 

@@ -206,7 +206,7 @@ def test_rows_of_a_published_shard_are_left_over(tmp_path: Path, job: Job) -> No
     with begun(job) as run:
         assert run.rundir.journal.outcomes(0, 12) == []
         assert run.rundir.journal.attempts() == {}
-        assert run.rundir.totals() == Totals(12, 0, 0, 36, 60)
+        assert run.rundir.totals() == Totals(12, 0, 0, 36, 60, unpriced=12)
 
 
 def test_leftovers_of_a_crash(tmp_path: Path, job: Job) -> None:
