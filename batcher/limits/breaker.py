@@ -20,8 +20,10 @@ from batcher.records import Signal
 FAILURES_OF_AN_OUTAGE = 10
 FAILING_FOR_S = 30.0
 #: failures in a row that cause no pause while the endpoint otherwise answers, at least and as a share of the requests
-#: in flight: single connections do break, several may at once, and failures are quicker than the answers sent with them
-ISOLATED_FAILURES = 4
+#: in flight: single connections do break, several may at once, and failures are quicker than the answers sent with
+#: them. Where three in ten fail by chance, twenty in a row come once in 10^10 results; five would come every second
+#: if an answer took milliseconds.
+ISOLATED_FAILURES = 20
 ISOLATED_SHARE = 0.5
 #: the first pause; the second is twice as long, and so on
 THROTTLED_PAUSE_S = 0.5
@@ -32,6 +34,13 @@ PROBE_AFTER_S = 15.0
 LONGEST_PROBE_WAIT_S = 300.0
 #: an endpoint that was never reached, in this many rounds, has a wrong address
 ROUNDS_UNREACHED = 4
+
+_WORDS = {
+    Signal.THROTTLED: "rate limited by the server",
+    Signal.OVERLOADED: "endpoint overloaded",
+    Signal.FAILING: "endpoint failing",
+    Signal.UNREACHABLE: "endpoint unreachable",
+}
 
 
 class Breaker:
@@ -149,9 +158,7 @@ class Breaker:
     @property
     def last_word(self) -> str:
         """The trouble in words, `THROTTLED` included."""
-        if self.signal is Signal.THROTTLED:
-            return "rate limited by the server"
-        return "endpoint unreachable" if self.signal is Signal.UNREACHABLE else "endpoint overloaded"
+        return _WORDS.get(self.signal, "endpoint failing")
 
     def why(self, now_s: float) -> str:
         """Say since when the breaker is open and when the next probe is sent."""

@@ -139,16 +139,16 @@ class Limiter:
         wait_s = min(wait_s, _FOREVER_S) if wait_s is not None and wait_s > 0 else 0.0
         if signal in _REFUSALS and self._is_stray(sent_at_s):
             signal = _NONE  # its row waits as it was told, nobody else
-        if signal is _NONE:
-            self._breaker.undecided(sent_at_s, now_s)
-        else:
-            wait_s = max(wait_s, self._failed(signal, sent_at_s, now_s))
         if wait_s > RUN_WAIT_S:
             self._asked_until_s = max(self._asked_until_s, now_s + wait_s)
-        if signal is not _NONE:
-            self._pause(wait_s, now_s, self._breaker.last_word)
-        elif wait_s > RUN_WAIT_S:
+        elif signal is _NONE or (signal is Signal.FAILING and not self._breaker.is_open):
+            wait_s = 0.0  # what is no matter of load concerns its row
+        if signal is _NONE:
+            self._breaker.undecided(sent_at_s, now_s)
             self._pause(wait_s, now_s, "the server asks to wait")
+        else:
+            wait_s = max(wait_s, self._failed(signal, sent_at_s, now_s))
+            self._pause(wait_s, now_s, self._breaker.last_word)
 
     def _succeeded(self, sent_at_s: float, now_s: float, in_flight: int, tokens: int | None) -> None:
         breaker, adaptive = self._breaker, self._adaptive

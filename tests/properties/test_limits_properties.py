@@ -12,7 +12,7 @@ from batcher.limits import Limiter
 from batcher.limits.pacing import header_wait_s
 from batcher.records import Signal
 
-FAILURES = [Signal.THROTTLED, Signal.OVERLOADED, Signal.UNREACHABLE]
+FAILURES = [Signal.THROTTLED, Signal.OVERLOADED, Signal.FAILING, Signal.UNREACHABLE]
 WAITS_S = st.one_of(st.none(), st.floats(0, 10_000), st.sampled_from([float("nan"), float("inf"), -1.0]))
 
 

@@ -13,7 +13,8 @@ from batcher.limits.breaker import in_words
 from batcher.records import Signal
 
 SUCCESS, NONE = Signal.SUCCESS, Signal.NONE
-THROTTLED, OVERLOADED, UNREACHABLE = Signal.THROTTLED, Signal.OVERLOADED, Signal.UNREACHABLE
+THROTTLED, OVERLOADED = Signal.THROTTLED, Signal.OVERLOADED
+FAILING, UNREACHABLE = Signal.FAILING, Signal.UNREACHABLE
 
 
 def limiter(ceiling: int = 1000, **options: Any) -> Limiter:
@@ -174,10 +175,11 @@ def test_a_burst_is_larger_where_more_is_in_flight() -> None:
     assert gate.limit == 500
 
 
-def test_a_connection_that_cannot_be_made_cuts_nothing() -> None:
-    """That the endpoint is away says nothing about how much it bears when it is back."""
+@pytest.mark.parametrize("signal", [UNREACHABLE, FAILING])
+def test_an_endpoint_that_is_away_or_broken_cuts_nothing(signal: Signal) -> None:
+    """That the endpoint cannot be reached, or answers with server errors, says nothing about how much it bears."""
     gate = limiter(start=64)
-    answer(gate, UNREACHABLE, 1.0, times=500)
+    answer(gate, signal, 1.0, times=500)
     assert gate.limit == 64
 
 
@@ -224,15 +226,26 @@ def test_refusals_without_any_success_lengthen_the_pause() -> None:
     assert (gate.wake_at(start_s + 51) or 0) - start_s < 52
 
 
-def test_single_broken_connections_pause_nothing() -> None:
-    """While answers come, four failures in a row may be chance; the fifth pauses for a second."""
+@pytest.mark.parametrize("signal", [UNREACHABLE, FAILING])
+def test_single_failures_pause_nothing(signal: Signal) -> None:
+    """While answers come, twenty failures in a row may be chance; the next one pauses for a second."""
     gate = limiter(start=7)
     answer(gate, SUCCESS, 1.0)
-    answer(gate, UNREACHABLE, 2.0, times=4)
+    answer(gate, signal, 2.0, times=20)
     assert gate.allowance(0, 2.0) > 0
-    answer(gate, UNREACHABLE, 2.0)
+    answer(gate, signal, 2.0)
     assert gate.allowance(0, 2.99) == 0
     assert 3.0 <= (gate.wake_at(2.0) or 0) <= 3.5
+
+
+def test_a_server_error_that_asks_to_wait_concerns_its_row() -> None:
+    """A 500 with Retry-After pauses nothing: where many answers fail by chance, each would stop everybody."""
+    gate = limiter()
+    answer(gate, SUCCESS, 0.0)
+    gate.answered(0.5, 1.0, FAILING, in_flight=8, wait_s=20)
+    assert gate.allowance(0, 1.0) > 0
+    gate.answered(0.5, 1.0, FAILING, in_flight=8, wait_s=200)
+    assert gate.allowance(0, 200.0) == 0
 
 
 def test_a_round_that_fails_together_lengthens_the_pause_once() -> None:
@@ -267,16 +280,17 @@ def test_a_wait_of_more_than_two_minutes_pauses_the_run() -> None:
 # -- outages
 
 
-def test_an_outage_is_probed_one_request_at_a_time_ever_less_often() -> None:
+@pytest.mark.parametrize("signal", [UNREACHABLE, OVERLOADED, FAILING])
+def test_an_outage_is_probed_one_request_at_a_time_ever_less_often(signal: Signal) -> None:
     """After ten failures over thirty seconds single probes go out, 15, 30, 60, 120, 240, 300, 300 s apart and a bit."""
-    gate, now_s = in_an_outage(OVERLOADED)
+    gate, now_s = in_an_outage(signal)
     waits = []
     for _ in range(7):
         assert gate.allowance(0, now_s) == 1
         gate.sent(now_s)
         assert gate.allowance(1, now_s) == 0
         assert gate.wake_at(now_s) is None
-        gate.answered(now_s, now_s + 0.01, OVERLOADED, in_flight=1)
+        gate.answered(now_s, now_s + 0.01, signal, in_flight=1)
         assert gate.allowance(0, now_s + 0.01) == 0
         wake_s = gate.wake_at(now_s + 0.01)
         assert wake_s is not None
@@ -393,9 +407,9 @@ def test_an_endpoint_that_was_reached_once_gets_the_outage_rules(proof: str) -> 
     assert gate.hopeless(now_s) is None
 
 
-@pytest.mark.parametrize("signal", [THROTTLED, OVERLOADED])
+@pytest.mark.parametrize("signal", [THROTTLED, OVERLOADED, FAILING])
 def test_an_endpoint_that_refuses_now_and_then_has_been_reached(signal: Signal) -> None:
-    """Three failed connections, a 429 or 503, three failed connections: the address is right."""
+    """Three failed connections, a 429, 500 or 503, three failed connections: the address is right."""
     gate = limiter()
     now_s = 0.0
     for step in [UNREACHABLE] * 3 + [signal] + [UNREACHABLE] * 3:
@@ -407,7 +421,8 @@ def test_an_endpoint_that_refuses_now_and_then_has_been_reached(signal: Signal) 
 
 
 @pytest.mark.parametrize(
-    ("signal", "words"), [(THROTTLED, "rate limited by the server"), (OVERLOADED, "endpoint overloaded")]
+    ("signal", "words"),
+    [(THROTTLED, "rate limited by the server"), (OVERLOADED, "endpoint overloaded"), (FAILING, "endpoint failing")],
 )
 def test_refusals_without_end_are_given_up(signal: Signal, words: str) -> None:
     """A server that refuses every request for longer than `max_outage_s` ends the run instead of looping for ever."""

@@ -1,0 +1,197 @@
+"""Models of servers, and a run against one of them in simulated time: hours in seconds, with chance fixed.
+
+Requests need 1626 tokens on average, log-normally spread, and 12 seconds; there is always another row to send. A model
+says of each request how it ends and when; whoever is refused learns it after 100 ms.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from batcher.limits import Limiter
+from batcher.records import Signal
+
+TOKENS = 1626
+LATENCY_S = 12.0
+HOUR_S = 3600.0
+REFUSED_AFTER_S = 0.1
+
+
+@dataclass
+class Result:
+    """How a request ends: after how long, and what the server asks to wait."""
+
+    signal: Signal
+    after_s: float
+    wait_s: float | None = None
+
+
+class Server:
+    """Takes every request; a request lasts as long as its tokens take."""
+
+    def __init__(self, *, latency_s: float = LATENCY_S, refusal: Signal = Signal.THROTTLED) -> None:
+        #: requests that are being worked on
+        self.busy = 0
+        self._latency_s, self._refusal = latency_s, refusal
+
+    def admits(self, now_s: float, tokens: int) -> bool:
+        """Whether the request is let in."""
+        return True
+
+    def latency_s(self, tokens: int) -> float:
+        """How long a request lasts that was let in."""
+        return tokens / TOKENS * self._latency_s
+
+    def result(self, now_s: float, tokens: int) -> Result:
+        """What comes of a request that is sent now."""
+        if self.admits(now_s, tokens):
+            return Result(Signal.SUCCESS, self.latency_s(tokens))
+        return Result(self._refusal, REFUSED_AFTER_S)
+
+
+class Slots(Server):
+    """Refuses what exceeds so many requests at once, a number that may change with time."""
+
+    def __init__(self, slots_at: Callable[[float], int], *, refusal: Signal = Signal.THROTTLED) -> None:
+        super().__init__(refusal=refusal)
+        self._slots_at = slots_at
+
+    def admits(self, now_s: float, tokens: int) -> bool:
+        """Whether a slot is free."""
+        return self.busy < self._slots_at(now_s)
+
+
+class TokenQuota(Server):
+    """Refuses what exceeds so many tokens a minute, counted over ten seconds; how many may change with time."""
+
+    def __init__(self, per_minute_at: Callable[[float], float]) -> None:
+        super().__init__()
+        self._per_minute_at, self._level, self._at_s = per_minute_at, per_minute_at(0.0) / 6, 0.0
+
+    def admits(self, now_s: float, tokens: int) -> bool:
+        """Whether the quota still holds the tokens."""
+        rate = self._per_minute_at(now_s) / 60
+        self._level = min(rate * 10, self._level + (now_s - self._at_s) * rate)
+        self._at_s = now_s
+        if self._level < tokens:
+            return False
+        self._level -= tokens
+        return True
+
+
+class OwnMachine(Server):
+    """Refuses nothing; beyond 64 requests at once each of them gets slower."""
+
+    def latency_s(self, tokens: int) -> float:
+        """The base latency, stretched by the crowd."""
+        return super().latency_s(tokens) * max(1.0, self.busy / 64)
+
+
+class Troubled(Slots):
+    """Refuses a share of the requests at any load, and beside that what exceeds its slots."""
+
+    def __init__(
+        self, random: Random, share: float, slots_at: Callable[[float], int], *, refusal: Signal = Signal.THROTTLED
+    ) -> None:
+        super().__init__(slots_at, refusal=refusal)
+        self._random, self._share = random, share
+
+    def admits(self, now_s: float, tokens: int) -> bool:
+        """Whether the request is neither dropped nor too much."""
+        return self._random.random() >= self._share and super().admits(now_s, tokens)
+
+
+class Faulty(Server):
+    """Answers a share of the requests with one of some signals, at any load, at once or after the usual time."""
+
+    def __init__(
+        self, random: Random, share: float, signals: tuple[Signal, ...], *, latency_s: float, quick: bool
+    ) -> None:
+        super().__init__(latency_s=latency_s)
+        self._random, self._share, self._signals, self._quick = random, share, signals, quick
+
+    def result(self, now_s: float, tokens: int) -> Result:
+        """A fault by chance, or an answer."""
+        latency_s = self.latency_s(tokens)
+        if self._random.random() >= self._share:
+            return Result(Signal.SUCCESS, latency_s)
+        return Result(self._random.choice(self._signals), latency_s / 100 if self._quick else latency_s)
+
+
+@dataclass
+class Run:
+    """What came of a simulated run: when each request ended, by how it ended."""
+
+    seconds: float
+    ended_at_s: dict[Signal, list[float]] = field(default_factory=lambda: {signal: [] for signal in Signal})
+    tokens: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+
+    def count(self, *signals: Signal, start_s: float = 0.0, end_s: float = math.inf) -> int:
+        """How many requests ended in one of these ways within that time."""
+        times = [self.ended_at_s[signal] for signal in signals]
+        return sum(bisect_left(ends, end_s) - bisect_left(ends, start_s) for ends in times)
+
+    def per_s(self, start_s: float = 0.0, end_s: float | None = None) -> float:
+        """Successes a second within that time."""
+        end_s = self.seconds if end_s is None else end_s
+        return self.count(Signal.SUCCESS, start_s=start_s, end_s=end_s) / (end_s - start_s)
+
+    def refused_share(self, start_s: float = 0.0, end_s: float = math.inf) -> float:
+        """Share of the requests that were refused, of those that ended within that time."""
+        refused = self.count(Signal.THROTTLED, Signal.OVERLOADED, start_s=start_s, end_s=end_s)
+        return refused / max(1, self.count(*Signal, start_s=start_s, end_s=end_s))
+
+    @property
+    def tokens_per_minute(self) -> float:
+        """Tokens of the successes."""
+        return self.tokens / self.seconds * 60
+
+    @property
+    def median_latency_s(self) -> float:
+        """Of the successes."""
+        return sorted(self.latencies_s)[len(self.latencies_s) // 2]
+
+
+def simulate(gate: Limiter, server: Server, random: Random, *, seconds: float = HOUR_S) -> Run:
+    """Run for so long with rows without end."""
+    run = Run(seconds)
+    now_s, number, in_flight = 0.0, 0, 0
+    coming: list[tuple[float, int, float, int, float, Result]] = []
+    while now_s < seconds:
+        while gate.allowance(in_flight, now_s):
+            number += 1
+            in_flight += 1
+            tokens = int(random.lognormvariate(math.log(TOKENS) - 0.32, 0.8)) + 1
+            reserved = gate.sent(now_s, tokens)
+            result = server.result(now_s, tokens)
+            server.busy += result.signal is Signal.SUCCESS
+            heapq.heappush(coming, (now_s + result.after_s, number, now_s, tokens, reserved, result))
+        wake_s = gate.wake_at(now_s)
+        if wake_s is not None and not (coming and coming[0][0] <= wake_s):
+            now_s = wake_s
+            continue
+        now_s, _, sent_at_s, tokens, reserved, result = heapq.heappop(coming)
+        run.ended_at_s[result.signal].append(now_s)
+        if result.signal is Signal.SUCCESS:
+            server.busy -= 1
+            run.tokens += tokens
+            run.latencies_s.append(now_s - sent_at_s)
+        else:
+            tokens = 0
+        gate.answered(
+            sent_at_s,
+            now_s,
+            result.signal,
+            in_flight=in_flight,
+            wait_s=result.wait_s,
+            tokens=tokens,
+            reserved=reserved,
+        )
+        in_flight -= 1
+    return run
