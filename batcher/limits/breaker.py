@@ -115,7 +115,7 @@ class Breaker:
         self._failures += 1
         self._failing_since_s = min(self._failing_since_s, now_s)
         if self._failures >= FAILURES_OF_AN_OUTAGE and now_s - self._failing_since_s >= FAILING_FOR_S:
-            self._open(now_s)
+            self.open(now_s)
             return 0.0
         if self._succeeded and self._failures <= max(ISOLATED_FAILURES, ISOLATED_SHARE * limit):
             return 0.0
@@ -130,8 +130,15 @@ class Breaker:
         self._rounds += 1
         return float(pause_s)
 
-    def _open(self, now_s: float) -> None:
-        self.is_open = True
+    def open(self, now_s: float) -> None:
+        """Take it for an outage from now on, if it is not one already."""
+        if self.is_open:
+            return
+        if self.signal in (Signal.NONE, Signal.THROTTLED):
+            self.signal = Signal.FAILING
+        self.is_calm, self.is_open = False, True
+        self._troubled_since_s = min(self._troubled_since_s, now_s)
+        self._failing_since_s = min(self._failing_since_s, now_s)
         self._opened_at_s = now_s
         self._wait_for_probe(now_s)
 

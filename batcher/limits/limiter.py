@@ -177,6 +177,12 @@ class Limiter:
             self._stray.was_cut(before, self._adaptive.limit, now_s)
         return self._breaker.failed(signal, sent_at_s, now_s, self._adaptive.limit)
 
+    def outage(self, now_s: float) -> None:
+        """Take it for an outage from now on: single probes, until something succeeds. For callers that know better."""
+        if self._breaker.is_calm:
+            self._calm_limit = self._adaptive.limit
+        self._breaker.open(now_s)
+
     def _is_stray(self, sent_at_s: float) -> bool:
         """Count a refusal; whether it is one that comes at any load, so that only its own row is to wait."""
         self._stray.refused(sent_at_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import ceil
 from random import Random
 from typing import Any
 
@@ -336,6 +337,36 @@ def test_the_first_success_ends_an_outage_and_starts_from_a_tenth() -> None:
     answer(gate, SUCCESS, now_s + 5, times=30)
     assert gate.limit == 60
     assert gate.hopeless(now_s + 1e6) is None
+
+
+def test_an_outage_can_be_declared() -> None:
+    """Who knows that the endpoint is broken says so: probes at once, and the first success ends it as any outage."""
+    gate = limiter(start=100)
+    answer(gate, SUCCESS, 0.0)
+    answer(gate, THROTTLED, 1.0)
+    answer(gate, SUCCESS, 2.0)
+    gate.outage(10.0)
+    gate.outage(12.0)  # already known
+    wake_s = gate.wake_at(10.0)
+    assert wake_s is not None
+    assert 25.0 <= wake_s <= 26.5
+    assert gate.allowance(50, wake_s - 0.01) == 0
+    assert gate.why(20.0) == f"endpoint failing since 10 s, next probe in {ceil(wake_s - 20.0)} s"
+    assert gate.allowance(50, wake_s) == 1
+    assert gate.hopeless(10.0 + 43200.0) is None
+    assert str(gate.hopeless(10.0 + 43201.0)).startswith("endpoint failing since 13 h")
+    gate.sent(wake_s)
+    gate.answered(wake_s, wake_s + 1, SUCCESS, in_flight=1)
+    assert gate.limit == 8  # a tenth of 85
+
+
+def test_a_declared_outage_keeps_the_words_of_the_trouble_that_led_to_it() -> None:
+    """Who declares an outage after failed connections finds it called unreachable, since when they failed."""
+    gate = limiter(start=100)
+    answer(gate, SUCCESS, 0.0)
+    answer(gate, UNREACHABLE, 5.0)
+    gate.outage(10.0)
+    assert str(gate.why(15.0)).startswith("endpoint unreachable since 10 s, ")
 
 
 def test_failures_of_before_the_outage_do_not_postpone_the_probe() -> None:
