@@ -11,9 +11,10 @@ Knows nothing of limits, buckets or the event loop. Time is an argument, in seco
 
 from __future__ import annotations
 
-from math import ceil, inf
+from math import inf
 from random import Random
 
+from batcher.limits.words import in_words
 from batcher.records import Signal
 
 #: this many failures without a success between, over at least this long, are an outage
@@ -158,7 +159,7 @@ class Breaker:
         """Return whether an open breaker lets one request through; those sent before it opened do not count."""
         return now_s >= self.next_probe_s and (in_flight == 0 or not self._probing)
 
-    def probing(self) -> None:
+    def probing(self, now_s: float) -> None:
         """Note that the request being sent is the probe."""
         self._probing = True
 
@@ -184,14 +185,3 @@ class Breaker:
             asked = f"the server asks to wait {in_words(paused_until_s - now_s)}"
             return f"{asked}, longer than limits.max_outage_s ({self._max_outage_s:g}) allows"
         return f"{self.last_word} since {in_words(outage_s)}, longer than limits.max_outage_s ({self._max_outage_s:g})"
-
-
-def in_words(seconds: float) -> str:
-    """Return a length of time rounded up for a person: `12 s`, `3 min`, `26 h`, `4 days`."""
-    if seconds <= 120:
-        return f"{ceil(seconds)} s"
-    if seconds <= 7200:
-        return f"{ceil(seconds / 60)} min"
-    if seconds <= 172800:
-        return f"{ceil(seconds / 3600)} h"
-    return f"{ceil(seconds / 86400)} days"

@@ -1,21 +1,25 @@
 """The one gate every request passes: how many may be sent now, and when that changes.
 
-`Limiter` puts together the adaptive number in flight, the pauses the server asks for, the breaker and the rates the
-job file sets. It is a plain state machine: the worker asks `allowance`, says `sent` and `answered`, and sleeps until
-`wake_at` when nothing may be sent. It knows no rows, no HTTP and no event loop; what a result means has been decided
-before (`Signal`). Time is an argument, in seconds of a monotonic clock that never goes back.
+`Limiter` puts together the adaptive number in flight, the pauses the server asks for, the rates the job file sets, and
+the three states in which one request at a time is let out: the first of a run, an outage, an inquiry. It is a plain
+state machine: the worker asks `allowance`, says `sent` and `answered`, and sleeps until `wake_at` when nothing may be
+sent. It knows no rows, no HTTP and no event loop; what a result means has been decided before (`Signal`). Time is an
+argument, in seconds of a monotonic clock that never goes back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from random import Random
 
 from batcher.limits.adaptive import AdaptiveLimit, Plateau
-from batcher.limits.breaker import Breaker, in_words
+from batcher.limits.breaker import Breaker
+from batcher.limits.first import First
+from batcher.limits.inquiry import Inquiry
 from batcher.limits.pacing import Bucket, TokenBucket, header_wait_s
 from batcher.limits.stray import Stray
+from batcher.limits.words import in_words
 from batcher.records import Signal
 
 #: a longer wait asked for by the server is no matter of one row: the run pauses, whatever the result was
@@ -49,6 +53,14 @@ class Limiter:
         self._plateau = Plateau()
         self._stray = Stray()
         self._breaker = Breaker(proven=proven, max_outage_s=max_outage_s, random=random)
+        self._first = First(proven=proven)
+        self._inquiry = Inquiry()
+        self._max_outage_s = max_outage_s
+        #: those of the three that let out one request at a time just now
+        self._single: tuple[Breaker | First | Inquiry, ...] = ()
+        self._look_for_single()
+        #: a success changes nothing but the limit
+        self._calm = False
         self._requests = Bucket(requests_per_minute) if requests_per_minute else None
         self._tokens = TokenBucket(tokens_per_minute) if tokens_per_minute else None
         self._rates = {
@@ -80,9 +92,9 @@ class Limiter:
         """Return how many more requests may be sent right now."""
         if now_s < self._resume_at_s:
             return 0
-        if self._breaker.is_open:
-            return int(self._breaker.may_probe(in_flight, now_s))
         room = self._adaptive.limit - in_flight
+        if self._single:
+            room = self._single_room(room, in_flight, now_s)
         if room <= 0:
             return 0
         for bucket in self._rates:
@@ -91,20 +103,31 @@ class Limiter:
                 room, self._bound = paced, self._rates[bucket]
         return room
 
+    def _single_room(self, room: int, in_flight: int, now_s: float) -> int:
+        if self._first.lapses(now_s):
+            self._look_for_single()
+        if not self._single:
+            return room
+        return int(all(state.may_probe(in_flight, now_s) for state in self._single))
+
+    def _look_for_single(self) -> None:
+        self._single = tuple(state for state in (self._first, self._breaker, self._inquiry) if state.is_open)
+
     def wake_at(self, now_s: float) -> float | None:
         """Return when the allowance can next grow by the passing of time; None if only an answer can change it."""
         at_s = self._resume_at_s
-        if self._breaker.is_open:
-            at_s = max(at_s, self._breaker.next_probe_s)
-        elif self._rates:
+        if self._single:
+            at_s = max(at_s, *(state.next_probe_s for state in self._single))
+        if self._rates:
             at_s = max(at_s, *(bucket.ready_at(now_s) for bucket in self._rates))
         return at_s if at_s > now_s else None
 
     def sent(self, now_s: float, tokens_estimate: float = 0) -> float:
         """Count a request that is being sent; return the tokens reserved for it, to be handed to `answered`."""
         self._stray.sent(self._adaptive.limit)
-        if self._breaker.is_open:
-            self._breaker.probing()
+        if self._single:
+            for state in self._single:
+                state.probing(now_s)
         if self._requests is not None:
             self._requests.take(1, now_s)
         if self._tokens is not None:
@@ -132,10 +155,13 @@ class Limiter:
         if tokens is not None and self._tokens is not None:
             self._tokens.settle(reserved, tokens)
         if signal is _SUCCESS:
+            if not self._calm:
+                self._recover(sent_at_s)
             self._succeeded(sent_at_s, now_s, in_flight, tokens)
             if headers:
                 self._heed(headers, tokens or 1, sent_at_s, now_s)
             return
+        self._calm = False
         wait_s = min(wait_s, _FOREVER_S) if wait_s is not None and wait_s > 0 else 0.0
         if signal in _REFUSALS and self._is_stray(sent_at_s):
             signal = _NONE  # its row waits as it was told, nobody else
@@ -143,20 +169,30 @@ class Limiter:
             self._asked_until_s = max(self._asked_until_s, now_s + wait_s)
         elif signal is _NONE or (signal is Signal.FAILING and not self._breaker.is_open):
             wait_s = 0.0  # what is no matter of load concerns its row
+        self._inquiry.undecided(sent_at_s, now_s)
+        self._first.answered(signal)
         if signal is _NONE:
             self._breaker.undecided(sent_at_s, now_s)
             self._pause(wait_s, now_s, "the server asks to wait")
         else:
             wait_s = max(wait_s, self._failed(signal, sent_at_s, now_s))
             self._pause(wait_s, now_s, self._breaker.last_word)
+        self._look_for_single()
+
+    def _recover(self, sent_at_s: float) -> None:
+        """Forget the trouble, now that a request has succeeded."""
+        self._asked_until_s = -inf
+        if self._breaker.is_open:
+            self._adaptive.restart(self._calm_limit)
+        if not self._breaker.is_calm:
+            self._breaker.succeeded()
+        self._inquiry.succeeded(sent_at_s)
+        self._first.answered(_SUCCESS)
+        self._look_for_single()
+        self._calm = self._inquiry.is_quiet
 
     def _succeeded(self, sent_at_s: float, now_s: float, in_flight: int, tokens: int | None) -> None:
-        breaker, adaptive = self._breaker, self._adaptive
-        self._asked_until_s = -inf
-        if not breaker.is_calm:
-            if breaker.is_open:
-                adaptive.restart(self._calm_limit)
-            breaker.succeeded()
+        adaptive = self._adaptive
         adaptive.succeeded(in_flight, now_s)
         settled = self._plateau.succeeded(tokens or 1, now_s - sent_at_s, adaptive.limit, now_s)
         if settled is not None:
@@ -167,6 +203,11 @@ class Limiter:
         """Cut the limit if that is due; return for how long to pause."""
         if self._breaker.is_calm:
             self._calm_limit = self._adaptive.limit
+        if not self._single:  # what fails alone was not too much
+            self._cut(signal, sent_at_s, now_s)
+        return self._breaker.failed(signal, sent_at_s, now_s, self._adaptive.limit)
+
+    def _cut(self, signal: Signal, sent_at_s: float, now_s: float) -> None:
         cut, bound, before = False, "", self._adaptive.limit
         if signal is Signal.THROTTLED:
             cut, bound = self._adaptive.throttled(sent_at_s, now_s), "the server's rate limit (429)"
@@ -175,13 +216,33 @@ class Limiter:
         if cut:
             self._cut_at_s, self._cut_by, self._bound = now_s, bound, bound
             self._stray.was_cut(before, self._adaptive.limit, now_s)
-        return self._breaker.failed(signal, sent_at_s, now_s, self._adaptive.limit)
 
     def outage(self, now_s: float) -> None:
         """Take it for an outage from now on: single probes, until something succeeds. For callers that know better."""
         if self._breaker.is_calm:
             self._calm_limit = self._adaptive.limit
         self._breaker.open(now_s)
+        self._calm = False
+        self._look_for_single()
+
+    def suspect(self, reason: str, waits_s: Sequence[float], sent_at_s: float, now_s: float) -> bool:
+        """Count a refusal that may concern the whole run; return True once that is confirmed.
+
+        The first one opens an inquiry: nothing is sent but single requests, the first `waits_s[0]` after now, each
+        other so long after the refusal of the one before. A success of one of them ends it; it is confirmed when the
+        last one is refused as well. What was sent before the inquiry changes nothing. Where inquiries have ended with
+        a success before, it takes several refusals in a row to open the next; until then False is all that comes of
+        it. Call `answered` for the same result too, before or after.
+        """
+        confirmed = self._inquiry.refused(reason, waits_s, sent_at_s, now_s)
+        self._calm = False
+        self._look_for_single()
+        return confirmed
+
+    @property
+    def suspecting(self) -> bool:
+        """Whether an inquiry is open."""
+        return self._inquiry.is_open
 
     def _is_stray(self, sent_at_s: float) -> bool:
         """Count a refusal; whether it is one that comes at any load, so that only its own row is to wait."""
@@ -211,12 +272,14 @@ class Limiter:
 
     def hopeless(self, now_s: float) -> str | None:
         """Return why the run should stop, in words, or None to go on."""
-        return self._breaker.hopeless(now_s, self._asked_until_s)
+        return self._breaker.hopeless(now_s, self._asked_until_s) or self._inquiry.hopeless(now_s, self._max_outage_s)
 
     def why(self, now_s: float) -> str | None:
         """Say why nothing or less is sent at the moment, and until when; None if nothing holds the run back."""
-        if self._breaker.is_open and self._resume_at_s <= max(now_s, self._breaker.next_probe_s):
-            return self._breaker.why(now_s)
+        if self._single:
+            last = max(self._single, key=lambda state: state.next_probe_s)
+            if self._resume_at_s <= max(now_s, last.next_probe_s) and (words := last.why(now_s)):
+                return words
         if now_s < self._resume_at_s:
             return f"{self._pause_reason}, next request in {in_words(self._resume_at_s - now_s)}"
         for bucket, rate in self._rates.items():

@@ -25,18 +25,27 @@ class AnyRun(RuleBasedStateMachine):
         requests=st.sampled_from([None, 1, 90, 60_000]),
         tokens=st.sampled_from([None, 500, 1_000_000]),
         seed=st.integers(0, 9),
+        proven=st.booleans(),
     )
-    def begin(self, ceiling: int, start: int, requests: int | None, tokens: int | None, seed: int) -> None:
+    def begin(
+        self, ceiling: int, start: int, requests: int | None, tokens: int | None, seed: int, proven: bool
+    ) -> None:
         """Set up a limiter of any kind."""
         self.ceiling = ceiling
         self.gate = Limiter(
-            ceiling, random=Random(seed), start=start, requests_per_minute=requests, tokens_per_minute=tokens
+            ceiling,
+            random=Random(seed),
+            start=start,
+            requests_per_minute=requests,
+            tokens_per_minute=tokens,
+            proven=proven,
         )
         self.first_limit = self.highest_limit = self.gate.limit
         self.now_s = 1000.0
         self.in_flight: list[tuple[float, float]] = []
         self.succeeded = False
         self.failures = 0
+        self.outage = False
         self.cut_at_s = float("-inf")
 
     @rule(at_most=st.integers(1, 40), tokens=st.floats(0, 100_000))
@@ -66,8 +75,9 @@ class AnyRun(RuleBasedStateMachine):
             before, used = self.gate.limit, len(self.in_flight)
             sent_at_s, reserved = self.in_flight.pop(which % len(self.in_flight))
             self.gate.answered(sent_at_s, self.now_s, Signal.SUCCESS, in_flight=used, tokens=tokens, reserved=reserved)
-            if used < 0.8 * before and self.failures < 10:  # more may be an outage, which ends with another limit
+            if used < 0.8 * before and self.failures < 10 and not self.outage:  # which end with another limit
                 assert self.gate.limit <= before
+            self.outage = False
             self.succeeded, self.failures = True, 0
 
     @precondition(lambda self: self.in_flight)
@@ -86,9 +96,32 @@ class AnyRun(RuleBasedStateMachine):
             self.failures += 1
             assert self.gate.limit <= max(before, self.highest_limit)  # cuts that were for nothing are taken back
             if self.gate.limit < before:
+                assert not self.outage
+                assert not self.gate.suspecting
                 assert sent_at_s > self.cut_at_s
                 assert signal in (Signal.THROTTLED, Signal.OVERLOADED)
                 self.cut_at_s = self.now_s
+
+    @precondition(lambda self: self.in_flight)
+    @rule(which=st.integers(0, 300), waits_s=st.lists(st.floats(0, 300), max_size=3))
+    def suspect(self, which: int, waits_s: list[float]) -> None:
+        """A refusal seems to concern the run; what was sent before an inquiry confirms nothing."""
+        sent_at_s, reserved = self.in_flight.pop(which % len(self.in_flight))
+        used, before, was_open = len(self.in_flight) + 1, self.gate.limit, self.gate.suspecting
+        self.gate.answered(sent_at_s, self.now_s, Signal.NONE, in_flight=used, reserved=reserved)
+        confirmed = self.gate.suspect("refused", waits_s, sent_at_s, self.now_s)
+        if not was_open:
+            self.inquiry_at_s = self.now_s
+            assert confirmed == (self.gate.suspecting and not waits_s)
+        assert not confirmed or not was_open or sent_at_s > self.inquiry_at_s
+        assert self.gate.limit == before
+
+    @rule()
+    def declare_an_outage(self) -> None:
+        """Somebody knows better."""
+        self.gate.outage(self.now_s)
+        self.outage = True
+        assert self.gate.allowance(1, self.now_s) <= 1
 
     @invariant()
     def the_limit_stays_in_its_bounds(self) -> None:
@@ -100,9 +133,10 @@ class AnyRun(RuleBasedStateMachine):
 
     @invariant()
     def the_allowance_fits_the_limit(self) -> None:
-        """Never negative, never more than the limit leaves; an outage lets a single probe through."""
+        """Never negative, never more than the limit leaves; an outage or an inquiry lets a single probe through."""
         used = len(self.in_flight)
-        assert 0 <= self.gate.allowance(used, self.now_s) <= max(1, self.gate.limit - used)
+        single = self.outage or self.gate.suspecting
+        assert 0 <= self.gate.allowance(used, self.now_s) <= (1 if single else max(1, self.gate.limit - used))
 
     @invariant()
     def it_never_gets_stuck(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batcher.limits import Limiter
-from batcher.limits.breaker import in_words
+from batcher.limits.words import in_words
 from batcher.records import Signal
 
 SUCCESS, NONE = Signal.SUCCESS, Signal.NONE
@@ -19,8 +19,10 @@ FAILING, UNREACHABLE = Signal.FAILING, Signal.UNREACHABLE
 
 
 def limiter(ceiling: int = 1000, **options: Any) -> Limiter:
-    """A limiter with chance fixed."""
-    return Limiter(ceiling, random=Random(5), **options)
+    """A limiter with chance fixed; its first request has gone and shown nothing but that the endpoint answers."""
+    gate = Limiter(ceiling, random=Random(5), **options)
+    gate.answered(-1.0, -1.0, NONE, in_flight=1)
+    return gate
 
 
 def answer(gate: Limiter, signal: Signal, now_s: float, *, times: int = 1, sent_at_s: float | None = None) -> None:
@@ -49,6 +51,60 @@ def in_an_outage(signal: Signal = UNREACHABLE) -> tuple[Limiter, float]:
     gate = limiter(start=100)
     answer(gate, SUCCESS, 0.0)
     return gate, fail_until(gate, signal, 40.0)
+
+
+# -- the first request
+
+
+def test_the_first_request_goes_alone_until_it_is_answered() -> None:
+    """A wrong key costs one request: the others follow when the first has shown that such requests are taken."""
+    gate = Limiter(1000, random=Random(5))
+    assert (gate.allowance(0, 0.0), gate.wake_at(0.0)) == (1, None)
+    gate.sent(0.0)
+    assert gate.allowance(1, 0.0) == 0
+    assert gate.why(0.1) == "waiting for the first answer"
+    gate.answered(0.0, 0.2, SUCCESS, in_flight=1)
+    assert gate.allowance(0, 0.2) == 8
+    assert gate.why(0.2) is None
+
+
+def test_a_row_that_is_refused_for_its_own_sake_lets_the_others_follow() -> None:
+    """That the first row is too long, say, shows that the endpoint answers."""
+    gate = Limiter(1000, random=Random(5))
+    gate.sent(0.0)
+    gate.answered(0.0, 0.2, NONE, in_flight=1)
+    assert gate.allowance(0, 0.2) == 8
+
+
+@pytest.mark.parametrize("signal", [THROTTLED, OVERLOADED, FAILING, UNREACHABLE])
+def test_an_endpoint_that_is_not_well_is_asked_by_one_request_at_a_time(signal: Signal) -> None:
+    """Whatever is refused, cut or broken before anything succeeded is tried again alone, four times at most."""
+    gate = Limiter(1000, random=Random(5))
+    now_s = 0.0
+    for _ in range(4):
+        assert gate.allowance(0, now_s) == 1
+        gate.sent(now_s)
+        assert gate.allowance(1, now_s) == 0
+        gate.answered(now_s, now_s + 0.1, signal, in_flight=1)
+        assert gate.allowance(0, now_s + 0.1) == 0
+        now_s = gate.wake_at(now_s + 0.1) or 0.0
+    assert gate.allowance(0, now_s) == 8, "what is too much alone was not too much at once"
+
+
+def test_a_slow_model_is_not_waited_for() -> None:
+    """Five seconds without a refusal, and the rest of the first eight follow."""
+    gate = Limiter(1000, random=Random(5))
+    gate.sent(10.0)
+    assert gate.wake_at(11.0) == 15.0
+    assert gate.allowance(1, 14.9) == 0
+    assert gate.allowance(1, 15.0) == 7
+    gate.answered(10.0, 16.0, THROTTLED, in_flight=8)
+    assert gate.allowance(0, 20.0) == 6
+
+
+def test_a_job_that_has_had_answers_before_starts_with_all() -> None:
+    """A resumed run knows its key and address to be good."""
+    assert Limiter(1000, random=Random(5), proven=True).allowance(0, 0.0) == 8
 
 
 # -- growth
@@ -196,7 +252,7 @@ def test_a_refusal_pauses_everything_for_what_the_server_asks(
     """Each 429 pauses all sending for Retry-After, at least half a second; never less, and spread beyond it."""
     ends = []
     for seed in range(200):
-        gate = Limiter(100, random=Random(seed))
+        gate = Limiter(100, random=Random(seed), proven=True)
         gate.answered(9.9, 10.0, THROTTLED, in_flight=8, wait_s=asked_s)
         end_s = gate.wake_at(10.0)
         assert end_s is not None

@@ -28,7 +28,7 @@ def sent_by(gate: Limiter, end_s: float, tokens: float = 0) -> list[float]:
 
 def test_requests_per_minute_are_spread_over_the_minute() -> None:
     """600 a minute are ten a second: a burst of ten at first, then one each tenth of a second."""
-    moments = sent_by(Limiter(1000, random=Random(1), start=1000, requests_per_minute=600), 60.0)
+    moments = sent_by(Limiter(1000, random=Random(1), proven=True, start=1000, requests_per_minute=600), 60.0)
     assert moments[:10] == [0.0] * 10
     assert moments[10] == pytest.approx(0.1, abs=0.002)
     assert 600 <= len(moments) <= 610
@@ -36,20 +36,20 @@ def test_requests_per_minute_are_spread_over_the_minute() -> None:
 
 def test_less_than_a_request_a_second_goes_one_at_a_time() -> None:
     """Three a minute are one each twenty seconds, not three at once."""
-    moments = sent_by(Limiter(10, random=Random(1), requests_per_minute=3), 61.0)
+    moments = sent_by(Limiter(10, random=Random(1), proven=True, requests_per_minute=3), 61.0)
     assert moments == pytest.approx([0, 20, 40, 60], abs=0.01)
 
 
 def test_the_request_rate_does_not_save_up() -> None:
     """After an hour without work the burst is one second's worth, not an hour's."""
-    gate = Limiter(1000, random=Random(1), start=1000, requests_per_minute=600)
+    gate = Limiter(1000, random=Random(1), proven=True, start=1000, requests_per_minute=600)
     gate.sent(0.0)
     assert gate.allowance(0, 3600.0) == 10
 
 
 def test_the_allowance_is_what_the_rate_leaves() -> None:
     """A worker that sends all it may at once stays within the burst."""
-    gate = Limiter(1000, random=Random(1), start=1000, requests_per_minute=600)
+    gate = Limiter(1000, random=Random(1), proven=True, start=1000, requests_per_minute=600)
     assert gate.allowance(0, 50.0) == 10
     assert gate.allowance(995, 50.0) == 5
     for _ in range(10):
@@ -60,20 +60,20 @@ def test_the_allowance_is_what_the_rate_leaves() -> None:
 
 def test_tokens_per_minute_hold_back_by_the_size_of_the_requests() -> None:
     """60,000 tokens a minute are one request of 1000 tokens a second."""
-    moments = sent_by(Limiter(100, random=Random(1), tokens_per_minute=60_000), 30.0, tokens=1000)
+    moments = sent_by(Limiter(100, random=Random(1), proven=True, tokens_per_minute=60_000), 30.0, tokens=1000)
     assert 30 <= len(moments) <= 32
 
 
 def test_a_request_larger_than_the_bucket_passes_alone() -> None:
     """A request of a minute's worth is sent, not failed; the next one waits until it is paid for."""
-    gate = Limiter(100, random=Random(1), tokens_per_minute=6000)
+    gate = Limiter(100, random=Random(1), proven=True, tokens_per_minute=6000)
     moments = sent_by(gate, 130.0, tokens=6000)
     assert moments == pytest.approx([0, 60, 120], abs=1.2)
 
 
 def test_an_unused_reservation_is_given_back() -> None:
     """What the estimate took too much returns with the answer, so the next request need not wait for it."""
-    gate = Limiter(100, random=Random(1), tokens_per_minute=60_000)
+    gate = Limiter(100, random=Random(1), proven=True, tokens_per_minute=60_000)
     reserved = gate.sent(0.0, 10_000)
     assert reserved == 10_000
     assert gate.allowance(0, 1.0) == 0
@@ -83,7 +83,7 @@ def test_an_unused_reservation_is_given_back() -> None:
 
 def test_more_used_than_reserved_is_paid_later() -> None:
     """An answer longer than estimated leaves a debt that the next request waits for."""
-    gate = Limiter(100, random=Random(1), tokens_per_minute=60_000)
+    gate = Limiter(100, random=Random(1), proven=True, tokens_per_minute=60_000)
     reserved = gate.sent(0.0, 100)
     gate.answered(0.0, 1.0, Signal.SUCCESS, in_flight=8, tokens=20_000, reserved=reserved)
     assert gate.allowance(0, 15.0) == 0
@@ -92,7 +92,7 @@ def test_more_used_than_reserved_is_paid_later() -> None:
 
 def test_the_unknown_usage_of_a_failure_stays_reserved() -> None:
     """A request that failed may have been paid for; its reservation stands."""
-    gate = Limiter(100, random=Random(1), tokens_per_minute=60_000)
+    gate = Limiter(100, random=Random(1), proven=True, tokens_per_minute=60_000)
     gate.sent(0.0, 10_000)
     gate.answered(0.0, 1.0, Signal.NONE, in_flight=8, reserved=10_000)
     assert gate.allowance(0, 5.0) == 0
@@ -110,7 +110,7 @@ def test_estimates_far_above_the_usage_are_learned_from() -> None:
 
 def test_a_worker_that_keeps_no_reservations_is_not_charged_twice() -> None:
     """Without the reservation the usual one is taken back before the usage is charged."""
-    gate = Limiter(1000, random=Random(1), start=1000, tokens_per_minute=60_000)
+    gate = Limiter(1000, random=Random(1), proven=True, start=1000, tokens_per_minute=60_000)
     sent, now_s = 0, 0.0
     while now_s < 300:
         for _ in range(gate.allowance(0, now_s)):
@@ -164,7 +164,7 @@ def test_quota_headers_say_how_long_to_wait(situation: str) -> None:
 
 def test_a_used_up_quota_pauses_once_per_round_trip() -> None:
     """Headers of requests that were sent before the pause are old news and do not prolong it."""
-    gate = Limiter(100, random=Random(1))
+    gate = Limiter(100, random=Random(1), proven=True)
     used_up = quota("requests", limit="3", remaining="0", reset="60s")
     gate.answered(1.0, 2.0, Signal.SUCCESS, in_flight=8, headers=used_up)
     end_s = gate.wake_at(2.0)
