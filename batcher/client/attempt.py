@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import quote, urlsplit
 
 from batcher.errors import JobError
@@ -48,6 +48,8 @@ class Destination:
 
     #: the full http(s) address that is POSTed to
     url: str
+    #: GET only for what an endpoint says about itself, see `fetch`
+    method: Literal["POST", "GET"] = "POST"
     key: Secret | None = None
     #: extra request headers
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

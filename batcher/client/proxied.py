@@ -101,8 +101,8 @@ class AiohttpClient:
         await self._session.close()
 
     async def _exchange(self, body: bytes, attempt: _Attempt, deadline: asyncio.Timeout) -> Reply:
-        data = io.BytesIO(body) if len(body) > _ONE_PIECE_BYTES else body
-        async with self._session.post(self._url, data=data, allow_redirects=False) as response:
+        method, data = self._destination.method, io.BytesIO(body) if len(body) > _ONE_PIECE_BYTES else body
+        async with self._session.request(method, self._url, data=data, allow_redirects=False) as response:
             headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.raw_headers}
             attempt.body, _ = body_of(response.status, headers, self._destination.max_response_bytes)
             async for piece in response.content.iter_any():

@@ -30,7 +30,7 @@ class WireClient:
         self._loop = asyncio.get_running_loop()
         self._destination = destination
         self._target = Target.of(destination.url)
-        self._head = _head(self._target, request_headers(destination))
+        self._head = _head(destination.method, self._target, request_headers(destination))
         self._context = tls_context(destination.ca_file) if self._target.tls else None
         self._dialer = Dialer(self._target, destination.connect_s)
         self._room = asyncio.Semaphore(connections)
@@ -128,8 +128,8 @@ class WireClient:
         self._sweeper = self._loop.call_later(self._sweep_s, self._sweep) if self._open else None
 
 
-def _head(target: Target, headers: dict[str, str]) -> bytes:
+def _head(method: str, target: Target, headers: dict[str, str]) -> bytes:
     """Return the request head up to the value of Content-Length."""
-    lines = [f"POST {target.resource} HTTP/1.1", f"Host: {target.authority}"]
+    lines = [f"{method} {target.resource} HTTP/1.1", f"Host: {target.authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "Content-Length: "]).encode("latin-1")
