@@ -20,6 +20,7 @@ TOKENS = 1626
 LATENCY_S = 12.0
 HOUR_S = 3600.0
 REFUSED_AFTER_S = 0.1
+GAUGED_EVERY_S = 5.0
 
 
 @dataclass
@@ -46,6 +47,10 @@ class Server:
     def latency_s(self, tokens: int) -> float:
         """How long a request lasts that was let in."""
         return tokens / TOKENS * self._latency_s
+
+    def gauges(self, now_s: float) -> tuple[int, int] | None:
+        """How many requests run and wait there, if the server tells."""
+        return None
 
     def result(self, now_s: float, tokens: int) -> Result:
         """What comes of a request that is sent now."""
@@ -92,6 +97,33 @@ class OwnMachine(Server):
         return super().latency_s(tokens) * max(1.0, self.busy / 64)
 
 
+class Queue(Server):
+    """Runs so many requests at once, a number that may grow with time; lets the others wait, and tells how many."""
+
+    def __init__(self, slots_at: Callable[[float], int]) -> None:
+        super().__init__()
+        self._slots_at = slots_at
+        self._free_at_s = [0.0] * slots_at(0.0)
+        #: start and end of the requests that have not ended
+        self._open: list[tuple[float, float]] = []
+
+    def result(self, now_s: float, tokens: int) -> Result:
+        """An answer, after the wait for a slot."""
+        self._free_at_s += [now_s] * (self._slots_at(now_s) - len(self._free_at_s))
+        heapq.heapify(self._free_at_s)
+        start_s = max(now_s, heapq.heappop(self._free_at_s))
+        end_s = start_s + self.latency_s(tokens)
+        heapq.heappush(self._free_at_s, end_s)
+        self._open.append((start_s, end_s))
+        return Result(Signal.SUCCESS, end_s - now_s)
+
+    def gauges(self, now_s: float) -> tuple[int, int] | None:
+        """How many requests run and wait."""
+        self._open = [times for times in self._open if times[1] > now_s]
+        running = sum(start_s <= now_s for start_s, _ in self._open)
+        return running, len(self._open) - running
+
+
 class Troubled(Slots):
     """Refuses a share of the requests at any load, and beside that what exceeds its slots."""
 
@@ -131,6 +163,8 @@ class Run:
     ended_at_s: dict[Signal, list[float]] = field(default_factory=lambda: {signal: [] for signal in Signal})
     tokens: int = 0
     latencies_s: list[float] = field(default_factory=list)
+    #: the limit every few seconds
+    limits: list[tuple[float, int]] = field(default_factory=list)
 
     def count(self, *signals: Signal, start_s: float = 0.0, end_s: float = math.inf) -> int:
         """How many requests ended in one of these ways within that time."""
@@ -147,6 +181,10 @@ class Run:
         refused = self.count(Signal.THROTTLED, Signal.OVERLOADED, start_s=start_s, end_s=end_s)
         return refused / max(1, self.count(*Signal, start_s=start_s, end_s=end_s))
 
+    def limits_between(self, start_s: float, end_s: float) -> list[int]:
+        """The limits within that time."""
+        return [limit for at_s, limit in self.limits if start_s <= at_s < end_s]
+
     @property
     def tokens_per_minute(self) -> float:
         """Tokens of the successes."""
@@ -161,9 +199,14 @@ class Run:
 def simulate(gate: Limiter, server: Server, random: Random, *, seconds: float = HOUR_S) -> Run:
     """Run for so long with rows without end."""
     run = Run(seconds)
-    now_s, number, in_flight = 0.0, 0, 0
+    now_s, number, in_flight, gauged_s = 0.0, 0, 0, 0.0
     coming: list[tuple[float, int, float, int, float, Result]] = []
     while now_s < seconds:
+        if now_s >= gauged_s:
+            gauged_s = now_s + GAUGED_EVERY_S
+            if run.latencies_s and (reading := server.gauges(now_s)) is not None:
+                gate.gauged(*reading, now_s)
+            run.limits.append((now_s, gate.limit))
         while gate.allowance(in_flight, now_s):
             number += 1
             in_flight += 1

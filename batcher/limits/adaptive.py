@@ -118,7 +118,16 @@ class AdaptiveLimit:
         """Go to `limit` and stay there for `hold_s`: more than that gained nothing."""
         self._set(limit)
         self._slow_start_to = self._exact
-        self._held_until_s = now_s + hold_s
+        self.hold(now_s + hold_s)
+
+    def hold(self, until_s: float) -> None:
+        """Do not grow until then, or longer if that was said before."""
+        self._held_until_s = max(self._held_until_s, until_s)
+
+    def hasten(self) -> None:
+        """Grow as at the start, unless a refusal has shown where the limit is."""
+        if not self._refused_at:
+            self._slow_start_to = inf
 
     def regrow(self, former: int) -> None:
         """Go back to the `former` limit and grow on from there as at the start: the cuts since were for nothing."""

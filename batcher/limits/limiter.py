@@ -18,6 +18,7 @@ from batcher.limits.breaker import Breaker
 from batcher.limits.first import First
 from batcher.limits.inquiry import Inquiry
 from batcher.limits.pacing import Bucket, TokenBucket, header_wait_s
+from batcher.limits.queue import HOLD_S, ServerQueue
 from batcher.limits.stray import Stray
 from batcher.limits.words import in_words
 from batcher.records import Signal
@@ -28,6 +29,8 @@ RUN_WAIT_S = 120.0
 _FOREVER_S = 3.2e8
 #: a cut is worth mentioning for this long
 _RECENT_CUT_S = 60.0
+
+_QUEUE = "the server's queue"
 
 _SUCCESS, _NONE = Signal.SUCCESS, Signal.NONE
 _REFUSALS = (Signal.THROTTLED, Signal.OVERLOADED)
@@ -52,6 +55,9 @@ class Limiter:
         self._adaptive = AdaptiveLimit(ceiling, start)
         self._plateau = Plateau()
         self._stray = Stray()
+        self._queue = ServerQueue()
+        #: at the latest answer
+        self._in_flight = 0
         self._breaker = Breaker(proven=proven, max_outage_s=max_outage_s, random=random)
         self._first = First(proven=proven)
         self._inquiry = Inquiry()
@@ -152,6 +158,7 @@ class Limiter:
         wait, `tokens` what the request used (None: unknown, its reservation stands), `reserved` what `sent` returned
         (None: the usual), `headers` those of the reply in lower case.
         """
+        self._in_flight = in_flight
         if tokens is not None and self._tokens is not None:
             self._tokens.settle(reserved, tokens)
         if signal is _SUCCESS:
@@ -224,6 +231,20 @@ class Limiter:
         self._breaker.open(now_s)
         self._calm = False
         self._look_for_single()
+
+    def gauged(self, running: int, waiting: int, now_s: float) -> None:
+        """Take a reading of the server's own gauges: so many requests run there, so many wait, whoever sent them."""
+        enough = self._queue.read(running, waiting, self._in_flight, self._adaptive.limit)
+        if self._queue.has_room and self._bound == _QUEUE:
+            self._bound = ""
+            self._adaptive.hasten()
+        if not self._queue.is_long:
+            return
+        self._adaptive.hold(now_s + HOLD_S)
+        self._bound = _QUEUE
+        if enough is not None:
+            self._adaptive.settle(enough, HOLD_S, now_s)
+            self._cut_at_s, self._cut_by = now_s, self._bound
 
     def suspect(self, reason: str, waits_s: Sequence[float], sent_at_s: float, now_s: float) -> bool:
         """Count a refusal that may concern the whole run; return True once that is confirmed.

@@ -116,6 +116,15 @@ class AnyRun(RuleBasedStateMachine):
         assert not confirmed or not was_open or sent_at_s > self.inquiry_at_s
         assert self.gate.limit == before
 
+    @rule(running=st.integers(-1, 10**9), waiting=st.integers(-1, 10**9), times=st.integers(1, 4))
+    def gauge(self, running: int, waiting: int, times: int) -> None:
+        """The server tells how busy it is; that raises no limit, and nobody is sent home at once."""
+        for _ in range(times):
+            before = self.gate.limit
+            self.gate.gauged(running, waiting, self.now_s)
+            assert before // 2 <= self.gate.limit <= before
+            self.now_s += 5.0
+
     @rule()
     def declare_an_outage(self) -> None:
         """Somebody knows better."""
