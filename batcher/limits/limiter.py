@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from random import Random
 
-from batcher.limits.adaptive import AdaptiveLimit, Plateau
+from batcher.limits.adaptive import USED_SHARE, AdaptiveLimit, Plateau
+from batcher.limits.bound import CEILING, CPU, OVERLOAD, PLATEAU, QUEUE, QUOTA, RATE_LIMIT, Bounds
 from batcher.limits.breaker import Breaker
 from batcher.limits.first import First
 from batcher.limits.inquiry import Inquiry
@@ -30,10 +31,10 @@ _FOREVER_S = 3.2e8
 #: a cut is worth mentioning for this long
 _RECENT_CUT_S = 60.0
 
-_QUEUE = "the server's queue"
+#: refusals, and what they say is the bound
+_BOUNDS = {Signal.THROTTLED: RATE_LIMIT, Signal.OVERLOADED: OVERLOAD}
 
 _SUCCESS, _NONE = Signal.SUCCESS, Signal.NONE
-_REFUSALS = (Signal.THROTTLED, Signal.OVERLOADED)
 
 
 class Limiter:
@@ -69,25 +70,24 @@ class Limiter:
         self._calm = False
         self._requests = Bucket(requests_per_minute) if requests_per_minute else None
         self._tokens = TokenBucket(tokens_per_minute) if tokens_per_minute else None
-        self._rates = {
-            bucket: f"limits.{unit}_per_minute ({rate:g})"
-            for bucket, unit, rate in (
-                (self._requests, "requests", requests_per_minute or 0),
-                (self._tokens, "tokens", tokens_per_minute or 0),
-            )
-            if bucket is not None
-        }
+        self._rates: dict[Bucket, str] = {}
+        if self._requests is not None:
+            self._rates[self._requests] = f"limits.requests_per_minute ({requests_per_minute:g})"
+        if self._tokens is not None:
+            self._rates[self._tokens] = f"limits.tokens_per_minute ({tokens_per_minute:g})"
         #: nothing is sent before this, for this reason
         self._resume_at_s = -inf
         self._pause_reason = ""
+        self._pause_bound: str | None = None
         #: the end of the latest pause of more than `RUN_WAIT_S` the server asked for
         self._asked_until_s = -inf
         self._header_wait_at_s = -inf
         self._cut_at_s, self._cut_by = -inf, ""
         #: the limit before the present trouble began
         self._calm_limit = self._adaptive.limit
-        #: what last kept the run from sending more, a noun; "" for nothing yet
+        #: what last kept the limit from growing, a noun; "" for nothing yet
         self._bound = ""
+        self._bounds = Bounds()
 
     @property
     def limit(self) -> int:
@@ -106,7 +106,7 @@ class Limiter:
         for bucket in self._rates:
             paced = bucket.room(now_s)
             if paced < room:
-                room, self._bound = paced, self._rates[bucket]
+                room = paced
         return room
 
     def _single_room(self, room: int, in_flight: int, now_s: float) -> int:
@@ -170,7 +170,7 @@ class Limiter:
             return
         self._calm = False
         wait_s = min(wait_s, _FOREVER_S) if wait_s is not None and wait_s > 0 else 0.0
-        if signal in _REFUSALS and self._is_stray(sent_at_s):
+        if signal in _BOUNDS and self._is_stray(sent_at_s):
             signal = _NONE  # its row waits as it was told, nobody else
         if wait_s > RUN_WAIT_S:
             self._asked_until_s = max(self._asked_until_s, now_s + wait_s)
@@ -180,10 +180,10 @@ class Limiter:
         self._first.answered(signal)
         if signal is _NONE:
             self._breaker.undecided(sent_at_s, now_s)
-            self._pause(wait_s, now_s, "the server asks to wait")
+            self._pause(wait_s, now_s, "the server asks to wait", None)
         else:
             wait_s = max(wait_s, self._failed(signal, sent_at_s, now_s))
-            self._pause(wait_s, now_s, self._breaker.last_word)
+            self._pause(wait_s, now_s, self._breaker.last_word, _BOUNDS.get(signal))
         self._look_for_single()
 
     def _recover(self, sent_at_s: float) -> None:
@@ -204,7 +204,7 @@ class Limiter:
         settled = self._plateau.succeeded(tokens or 1, now_s - sent_at_s, adaptive.limit, now_s)
         if settled is not None:
             adaptive.settle(*settled, now_s)
-            self._bound = "the server's throughput, which more did not raise"
+            self._bound = PLATEAU
 
     def _failed(self, signal: Signal, sent_at_s: float, now_s: float) -> float:
         """Cut the limit if that is due; return for how long to pause."""
@@ -215,14 +215,15 @@ class Limiter:
         return self._breaker.failed(signal, sent_at_s, now_s, self._adaptive.limit)
 
     def _cut(self, signal: Signal, sent_at_s: float, now_s: float) -> None:
-        cut, bound, before = False, "", self._adaptive.limit
+        adaptive, cut = self._adaptive, False
+        before = adaptive.limit
         if signal is Signal.THROTTLED:
-            cut, bound = self._adaptive.throttled(sent_at_s, now_s), "the server's rate limit (429)"
+            cut = adaptive.throttled(sent_at_s, now_s)
         elif signal is Signal.OVERLOADED:
-            cut, bound = self._adaptive.overloaded(sent_at_s, now_s), "the server's overload"
+            cut = adaptive.overloaded(sent_at_s, now_s)
         if cut:
-            self._cut_at_s, self._cut_by, self._bound = now_s, bound, bound
-            self._stray.was_cut(before, self._adaptive.limit, now_s)
+            self._cut_at_s, self._cut_by, self._bound = now_s, _BOUNDS[signal], _BOUNDS[signal]
+            self._stray.was_cut(before, adaptive.limit, now_s)
 
     def outage(self, now_s: float) -> None:
         """Take it for an outage from now on: single probes, until something succeeds. For callers that know better."""
@@ -235,13 +236,13 @@ class Limiter:
     def gauged(self, running: int, waiting: int, now_s: float) -> None:
         """Take a reading of the server's own gauges: so many requests run there, so many wait, whoever sent them."""
         enough = self._queue.read(running, waiting, self._in_flight, self._adaptive.limit)
-        if self._queue.has_room and self._bound == _QUEUE:
+        if self._queue.has_room and self._bound == QUEUE:
             self._bound = ""
             self._adaptive.hasten()
         if not self._queue.is_long:
             return
         self._adaptive.hold(now_s + HOLD_S)
-        self._bound = _QUEUE
+        self._bound = QUEUE
         if enough is not None:
             self._adaptive.settle(enough, HOLD_S, now_s)
             self._cut_at_s, self._cut_by = now_s, self._bound
@@ -281,15 +282,15 @@ class Limiter:
         wait_s = header_wait_s(headers, tokens)
         if wait_s > 0:
             self._header_wait_at_s = now_s
-            self._pause(wait_s, now_s, "the server's quota is used up for now")
+            self._pause(wait_s, now_s, "the server's quota is used up for now", QUOTA)
 
-    def _pause(self, wait_s: float, now_s: float, reason: str) -> None:
+    def _pause(self, wait_s: float, now_s: float, reason: str, bound: str | None) -> None:
         """Send nothing for at least `wait_s`; the end is spread, so that many clients do not come back as one."""
         if wait_s <= 0:
             return
         resume_at_s = now_s + wait_s + self._random.uniform(0, min(wait_s / 2, 1 + wait_s / 10))
         if resume_at_s > self._resume_at_s:
-            self._resume_at_s, self._pause_reason = resume_at_s, reason
+            self._resume_at_s, self._pause_reason, self._pause_bound = resume_at_s, reason, bound
 
     def hopeless(self, now_s: float) -> str | None:
         """Return why the run should stop, in words, or None to go on."""
@@ -311,9 +312,29 @@ class Limiter:
             return f"held to {self.limit} requests at once by {self._cut_by}"
         return None
 
+    def looked(self, in_flight: int, now_s: float, *, unused_for: str | None = None, cpu_s: float = 0.0) -> None:
+        """Take note of what holds the run back just now; call it a few times a second, for `found`.
+
+        `unused_for` is what the rows are missing for that could be sent: `INPUT` or `DISK` of `limits.bound`, None if
+        none are missing or none are left. `cpu_s` is the CPU time of the thread that sends, so far.
+        """
+        busy = self._bounds.is_busy(cpu_s, now_s)
+        self._bounds.note(CPU if busy else self._bound_now(in_flight, now_s, unused_for), now_s)
+
+    def _bound_now(self, in_flight: int, now_s: float, unused_for: str | None) -> str | None:
+        if self._single:
+            return None
+        if now_s < self._resume_at_s:
+            return self._pause_bound
+        for bucket, rate in self._rates.items():
+            if bucket.ready_at(now_s) > now_s:
+                return rate
+        if in_flight < USED_SHARE * self.limit:
+            return unused_for
+        return CEILING if self.limit >= self._ceiling else self._bound
+
     def found(self) -> str:
         """Say which limit was found and what bounds it."""
-        bound = self._bound
-        if self.limit >= self._ceiling and bound not in self._rates.values():
-            bound = "limits.concurrency"
-        return f"{self.limit} requests at once, " + (f"held there by {bound}" if bound else "no bound was met")
+        bound = CEILING if self.limit >= self._ceiling else self._bound
+        words = f"held there by {bound}" if bound else "no bound was met"
+        return self._bounds.said(self.limit) or f"{self.limit} requests at once, {words}"

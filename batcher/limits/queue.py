@@ -9,14 +9,14 @@ Knows no HTTP and no clock.
 
 from __future__ import annotations
 
+from batcher.limits.adaptive import USED_SHARE
+
 #: a queue of this share of what runs is no queue, nor is a single request
 LITTLE_SHARE = 0.1
 #: readings in a row with a longer queue after which the limit is lowered, at most to half of it at a time; and readings
 #: with none after which it may grow as at the start
 READINGS = 3
 MOST_CUT = 0.5
-#: the limit says nothing unless this share of it is in use
-USED_SHARE = 0.8
 #: how long a reading stops the growth: until after the next one
 HOLD_S = 7.5
 

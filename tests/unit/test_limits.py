@@ -570,10 +570,6 @@ def test_the_limit_found_is_said_in_words() -> None:
     answer(gate, OVERLOADED, 2.0, times=5)
     assert gate.found() == "21 requests at once, held there by the server's overload"
 
-    gate = limiter(8, requests_per_minute=60)
-    gate.allowance(0, 0.0)
-    assert gate.found() == "8 requests at once, held there by limits.requests_per_minute (60)"
-
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
