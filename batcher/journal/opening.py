@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from pathlib import Path
 
+from batcher.durable import fsync_folder
 from batcher.errors import StorageError
 from batcher.journal.filesystem import shared_file_system
 from batcher.journal.tables import SCHEMA, Damaged
@@ -44,6 +45,7 @@ def connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     try:
         _set_up(db)
+        fsync_folder(path.parent)  # SQLite does too, and does not look whether that succeeded
         if unclean or db.execute("SELECT 1 FROM attempts WHERE leased = 1 LIMIT 1").fetchone():
             _check(db)
     except BaseException:
