@@ -7,6 +7,7 @@ first fsync a file may be named and empty after a power cut; without the second 
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 
@@ -52,3 +53,19 @@ def publish(temporary: Path, final: Path) -> None:
     else:
         temporary.unlink()
     fsync_folder(final.parent)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write to the last byte: one call may write less than it was given, on a disk that fills up for example."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def crc32_of(path: Path) -> int:
+    """Return the checksum of a whole file, read a piece at a time."""
+    checksum = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            checksum = zlib.crc32(piece, checksum)
+    return checksum

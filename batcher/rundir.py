@@ -23,6 +23,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,7 +32,7 @@ from typing import Any, Self, TypeVar
 import orjson
 import pyarrow as pa
 
-from batcher.durable import fsync_folder, publish, replace_file
+from batcher.durable import crc32_of, fsync_folder, publish, replace_file
 from batcher.errors import InputError, LockedError, ResumeError, StorageError
 from batcher.job import Job
 from batcher.journal import Journal, Part
@@ -43,7 +44,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class RunDir:
@@ -107,10 +108,16 @@ class RunDir:
                 self._write_manifest(identity, plan)
         except OSError as error:
             raise StorageError(f"the output folder {self.path} cannot be written: {error.strerror or error}") from error
-        self._journal = Journal(self.state / "journal-0.sqlite")
+        self._journal = Journal(
+            self.state / "journal-0.sqlite", run=self._form.fingerprint, max_full_disk_s=job.limits.max_full_disk_s
+        )
+        self._journal.take_over_rescued()  # first: a row whose answer was saved is not unsure
         self.orphaned = self._journal.recover()
         self._parts = self._journal.parts()
-        self._check_parts(plan)
+        try:
+            self._check_parts(plan)
+        except OSError as error:
+            raise StorageError(f"the output folder {self.path} cannot be read: {error.strerror or error}") from error
 
     def _refuse_other_job(self, identity: dict[str, Any], plan: Plan) -> None:
         if self._manifest is None:
@@ -145,12 +152,23 @@ class RunDir:
                 fsync_folder(self.path)  # the last run may have died between naming the part and this
                 self._note_part(shard, totals)
                 _log.info("adopted %s, finished just before the last run ended", path.name)
-            elif known is not None and (not path.exists() or path.stat().st_size != known.size_bytes):
+            elif known is not None and not self._is_as_noted(path, known):
                 raise StorageError(
                     f"{path} is {'changed' if path.exists() else 'missing'}, though it was finished and paid for."
                     " Put it back, or use a new output.path; it is not asked again silently"
                 )
         self.journal.forget_published([shard for shard in plan.shards if shard.number in self._parts])
+
+    def _is_as_noted(self, path: Path, known: Part) -> bool:
+        """Whether a finished part is there and nobody changed it; read in full only if its time of change is new."""
+        if not path.exists():
+            return False
+        status = path.stat()
+        if status.st_size == known.size_bytes and status.st_mtime_ns != known.modified_ns:
+            if crc32_of(path) != known.crc32:
+                return False
+            self.journal.published(replace(known, modified_ns=status.st_mtime_ns))  # restored: not read again
+        return status.st_size == known.size_bytes
 
     # -- what is done
 
@@ -184,12 +202,14 @@ class RunDir:
         """Put a finished part in place, note it, and only then forget its rows in the journal."""
         try:
             publish(temporary, self.part_path(shard))
+            self._note_part(shard, totals)
         except OSError as error:
             raise StorageError(f"{self.part_path(shard)} cannot be put in place: {error}") from error
-        self._note_part(shard, totals)
 
     def _note_part(self, shard: Shard, totals: Totals) -> None:
-        part = Part(shard.number, self.part_path(shard).stat().st_size, totals)
+        path = self.part_path(shard)
+        status = path.stat()
+        part = Part(shard.number, status.st_size, totals, crc32_of(path), status.st_mtime_ns)
         self.journal.published(part)
         self.journal.forget(shard)
         self._parts[shard.number] = part

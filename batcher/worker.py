@@ -81,6 +81,7 @@ class Worker:
         self._lookahead = 0
         self._all_read = False
         self._stopping: BatcherError | None = None
+        self._disk_full = False
         self._last_trouble = ""
         self._succeeded_at_s = 0.0
         self._writing = False
@@ -98,7 +99,7 @@ class Worker:
 
         Everything received is saved by then, unless the reason is a StorageError.
         """
-        self._journal.tell(asyncio.get_running_loop(), self._committed, self.stop, self._broke)
+        self._journal.tell(asyncio.get_running_loop(), self)
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._tasks.start_soon(self._read)
@@ -142,9 +143,9 @@ class Worker:
         if self._over.is_set():
             return
         now = self._clock()
-        if self._stopping is None:
+        if self._stopping is None and not self._disk_full:
             self._lease_more(now)
-            while self._rows.ready and self._limiter.allowance(self._in_flight, now) > 0 and self._hand_out(now):
+            while self._may_send(now) and self._hand_out(now):
                 pass
             self._arm_timer(now)
             if self._wants_rows():
@@ -162,6 +163,10 @@ class Worker:
         chosen = self._rows.choose(free + ahead - len(self._rows.ready) - self._rows.leasing, now)
         if chosen:
             self._journal.lease(chosen)
+
+    def _may_send(self, now: float) -> bool:
+        held_back = self._stopping is not None or self._disk_full or not self._rows.ready
+        return not held_back and self._limiter.allowance(self._in_flight, now) > 0
 
     def _hand_out(self, now: float) -> bool:
         """Give a ready row to a resting slot or a new one; False if all slots are busy."""
@@ -242,9 +247,7 @@ class Worker:
         if verdict.completion is not None:
             pending.used(verdict.completion.usage, None)
         self._act(pending, verdict, result, now)
-        next_one = None
-        if self._stopping is None and self._rows.ready and self._limiter.allowance(self._in_flight, now) > 0:
-            next_one = self._dispatch(now)
+        next_one = self._dispatch(now) if self._may_send(now) else None
         self._pump()
         return next_one
 
@@ -289,7 +292,7 @@ class Worker:
         if self._window.hold(outcome, pending.shard):
             self.stop(self._guard.as_error())
 
-    def _committed(self, batch: Batch) -> None:
+    def committed(self, batch: Batch) -> None:
         """The journal has made a batch durable: leased rows may be sent, outcomes count."""
         self._lookahead, self._dispatched = 2 * self._dispatched, 0
         for row_index in batch.leases:
@@ -301,13 +304,24 @@ class Worker:
         self._window.committed(batch.outcomes)
         self._pump()
 
-    def _broke(self, error: StorageError) -> None:
-        """The journal cannot save any more: everything in flight would be paid for in vain, so end at once."""
+    def disk_full(self, error: StorageError) -> None:
+        """Send nothing, read nothing and write no part until `has_room`; answers are still taken."""
+        self._disk_full = True
+
+    def has_room(self) -> None:
+        """Go on: the disk has room again."""
+        self._disk_full = False
+        self._pump()
+
+    def broke(self, error: StorageError, *, saving: bool) -> None:
+        """The journal takes nothing any more: finish what is in flight if that is saved elsewhere, else end at once."""
+        self.stop(error)
         self._stopping = error
-        self._over.set()
+        if not saving:
+            self._over.set()
 
     def _wants_rows(self) -> bool:
-        if self._stopping is not None or self._all_read:
+        if self._stopping is not None or self._disk_full or self._all_read:
             return False
         if self._rows.fresh >= _FRESH_ROWS + self._limiter.limit or self._rows.fresh_bytes >= _FRESH_BYTES:
             return False
@@ -335,7 +349,7 @@ class Worker:
     def _leaves_parts(self) -> bool:
         """Whether finished shards are left to the next run: there is no room for them, or it would take too long."""
         too_many = self._stopping is not None and len(self._window.ready) > _PARTS_AT_THE_END
-        return too_many or isinstance(self._stopping, StorageError)
+        return too_many or self._disk_full or isinstance(self._stopping, StorageError)
 
     async def _finish_shards(self) -> None:
         """Write parts, one at a time: a second writer would double the memory and not the speed."""

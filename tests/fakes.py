@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ import anyio
 import orjson
 
 from batcher.catalogue import load_catalogue
-from batcher.errors import BatcherError
+from batcher.errors import BatcherError, StorageError
 from batcher.feed import Feed
 from batcher.guard import Guard
 from batcher.job import Job
+from batcher.journal import Batch
 from batcher.limits import Limiter
 from batcher.plan import Plan, make_plan
 from batcher.progress import Figures
@@ -80,6 +82,43 @@ def refusal(status: int, code: str | None = None, headers: Mapping[str, str] | N
 def disconnected() -> Fault:
     """A connection that broke after the request was sent."""
     return Fault(FaultKind.DISCONNECTED, "the connection broke")
+
+
+class Heard:
+    """A listener of a journal that calls what it is given, on the journal's thread, and notes the rest."""
+
+    def __init__(self, committed: Callable[[Batch], object] = lambda batch: None) -> None:
+        self._committed = committed
+        #: "full", "room", "broke, saving", "broke", "committed", in the order in which they came
+        self.events: list[str] = []
+        self.errors: list[StorageError] = []
+        #: rows of the outcomes and leases that were reported
+        self.saved: list[int] = []
+        self.leased: list[int] = []
+        self.full, self.broken = threading.Event(), threading.Event()
+
+    def committed(self, batch: Batch) -> None:
+        """See `Listener`."""
+        self.saved += [one.row_index for one in batch.outcomes]
+        self.leased += batch.leases
+        self.events.append("committed")
+        self._committed(batch)
+
+    def disk_full(self, error: StorageError) -> None:
+        """See `Listener`."""
+        self.events.append("full")
+        self.errors.append(error)
+        self.full.set()
+
+    def has_room(self) -> None:
+        """See `Listener`."""
+        self.events.append("room")
+
+    def broke(self, error: StorageError, *, saving: bool) -> None:
+        """See `Listener`."""
+        self.events.append("broke, saving" if saving else "broke")
+        self.errors.append(error)
+        self.broken.set()
 
 
 def outcome(row_index: int, *, failed: str | None = None, **changes: Any) -> Outcome:

@@ -1,6 +1,7 @@
 """The journal: durable memory of what the open shards have received."""
 
 from batcher.journal.journal import Journal
+from batcher.journal.listener import Listener
 from batcher.journal.tables import Batch, Part
 
-__all__ = ["Batch", "Journal", "Part"]
+__all__ = ["Batch", "Journal", "Listener", "Part"]

@@ -6,15 +6,17 @@ attempts   rows that were sent, or are about to be, and have no outcome yet.
 outcomes   the final result of a row of an open shard; `body` is the answer as it was received
 parts      shards whose part is published, with their totals; their rows are gone from the other tables
 
+SQLite sees damage to the structure of its file, not to values in it, so what ends up in parts and sums has a checksum
+of its own: a bit that flips on the disk is an error, never an answer.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 import orjson
@@ -23,7 +25,7 @@ from batcher.records import ApiError, Outcome, Spent, Totals
 
 T = TypeVar("T")
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempts (
   row_index INTEGER PRIMARY KEY, attempts INTEGER NOT NULL, ambiguous INTEGER NOT NULL, leased INTEGER NOT NULL,
   spent TEXT
@@ -31,10 +33,12 @@ CREATE TABLE IF NOT EXISTS attempts (
 CREATE TABLE IF NOT EXISTS outcomes (
   row_index INTEGER PRIMARY KEY, status TEXT NOT NULL, body BLOB NOT NULL, attempts INTEGER NOT NULL,
   ambiguous INTEGER NOT NULL, latency_s REAL, requested_at REAL, error TEXT,
-  prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL
+  prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL,
+  checksum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS parts (
-  shard INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL, totals TEXT NOT NULL
+  shard INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL, totals TEXT NOT NULL, crc32 INTEGER, modified_ns INTEGER,
+  checksum INTEGER NOT NULL
 ) STRICT;
 """
 
@@ -56,6 +60,15 @@ class Batch:
         """Number of entries that need a transaction."""
         return len(self.leases) + len(self.releases) + len(self.outcomes)
 
+    def then(self, later: Batch) -> Batch:
+        """Return the entries and questions of both, these first."""
+        return Batch(
+            self.leases + later.leases,
+            self.releases + later.releases,
+            self.outcomes + later.outcomes,
+            self.calls + later.calls,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -64,17 +77,13 @@ class Part:
     shard: int
     size_bytes: int
     totals: Totals
+    #: checksum of the whole file, and when it was last changed; None where nobody looked
+    crc32: int | None = None
+    modified_ns: int | None = None
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None)
-    mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-    if mode != "wal":
-        raise sqlite3.OperationalError(f"this file system does not support SQLite's write-ahead log (mode {mode})")
-    for pragma in ("synchronous = FULL", "mmap_size = 0", "trusted_schema = OFF", "journal_size_limit = 67108864"):
-        db.execute(f"PRAGMA {pragma}")
-    db.executescript(_SCHEMA)
-    return db
+class Damaged(sqlite3.DatabaseError):
+    """What is read is not what was written."""
 
 
 def in_transaction(db: sqlite3.Connection, ask: Callable[[sqlite3.Connection], T]) -> T:
@@ -84,48 +93,60 @@ def in_transaction(db: sqlite3.Connection, ask: Callable[[sqlite3.Connection], T
     return result
 
 
-def write(db: sqlite3.Connection, batch: Batch) -> None:
-    """Write the entries in one transaction.
+def insert(db: sqlite3.Connection, batch: Batch) -> int:
+    """Write the entries, within a transaction; return how many outcomes were not known before.
 
     The order matters where one row has two entries: a row may be released and leased again in one batch. It can not
     be leased and released or recorded in one batch, since it is sent only after its lease is committed.
     """
-    db.execute("BEGIN IMMEDIATE")
+    new = 0
     if batch.releases:
         db.executemany(
             "UPDATE attempts SET leased = 0, attempts = ?, ambiguous = ?, spent = ? WHERE row_index = ?", batch.releases
         )
     if batch.outcomes:
         db.executemany("DELETE FROM attempts WHERE row_index = ?", [(o.row_index,) for o in batch.outcomes])
-        db.executemany("INSERT OR IGNORE INTO outcomes VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", map(_values, batch.outcomes))
+        places = "?,?,?,?,?,?,?,?,?,?,?,?,?"
+        new = db.executemany(f"INSERT OR IGNORE INTO outcomes VALUES ({places})", map(_row_of, batch.outcomes)).rowcount  # noqa: S608
     if batch.leases:
         db.executemany(
             "INSERT INTO attempts VALUES (?, 0, 0, 1, NULL) ON CONFLICT (row_index) DO UPDATE SET leased = 1",
             [(row,) for row in batch.leases],
         )
-    db.execute("COMMIT")
+    return new
 
 
-def _values(outcome: Outcome) -> tuple[Any, ...]:
-    error = None if outcome.error is None else orjson.dumps(outcome.error).decode()
-    return (
+def _row_of(outcome: Outcome) -> tuple[Any, ...]:
+    values = (
         outcome.row_index,
         outcome.status,
-        outcome.body,
         outcome.attempts,
         outcome.ambiguous,
-        outcome.latency_s,
-        outcome.requested_at,
-        error,
+        _real(outcome.latency_s),
+        _real(outcome.requested_at),
+        None if outcome.error is None else orjson.dumps(outcome.error).decode(),
         outcome.prompt_tokens,
         outcome.cached_tokens,
         outcome.completion_tokens,
-        outcome.cost_usd,
+        _real(outcome.cost_usd),
     )
+    return (*values[:2], outcome.body, *values[2:], _checksum(values, outcome.body))
+
+
+def _real(value: float | None) -> float | None:
+    """The value as SQLite gives it back from a REAL column."""
+    return None if value is None or value != value else float(value) + 0.0
+
+
+def _checksum(values: tuple[Any, ...], body: bytes = b"") -> int:
+    return zlib.crc32(repr(values).encode(), zlib.crc32(body))
 
 
 def outcome_of(row: tuple[Any, ...]) -> Outcome:
-    index, status, body, attempts, ambiguous, latency_s, requested_at, error, *spent = row
+    """Return the outcome of a row of the table. Raises Damaged if it is not what was written."""
+    index, status, body, attempts, ambiguous, latency_s, requested_at, error, *spent, checksum = row
+    if checksum != _checksum((*row[:2], *row[3:-1]), body):
+        raise Damaged(f"the answer to row {index} is not what was written")
     prompt_tokens, cached_tokens, completion_tokens, cost_usd = spent
     return Outcome(
         row_index=index,
@@ -141,6 +162,21 @@ def outcome_of(row: tuple[Any, ...]) -> Outcome:
         completion_tokens=completion_tokens,
         cost_usd=cost_usd,
     )
+
+
+def note_part(db: sqlite3.Connection, part: Part) -> None:
+    """Write that a part is published, within a transaction."""
+    totals = orjson.dumps(asdict(part.totals)).decode()
+    values = (part.shard, part.size_bytes, totals, part.crc32, part.modified_ns)
+    db.execute("INSERT OR REPLACE INTO parts VALUES (?,?,?,?,?,?)", (*values, _checksum(values)))
+
+
+def part_of(row: tuple[Any, ...]) -> Part:
+    """Return the part of a row of the table. Raises Damaged if it is not what was written."""
+    shard, size_bytes, totals, crc32, modified_ns, checksum = row
+    if checksum != _checksum(row[:-1]):
+        raise Damaged(f"the entry of part {shard} is not what was written")
+    return Part(shard, size_bytes, Totals(**orjson.loads(totals)), crc32, modified_ns)
 
 
 def open_totals(db: sqlite3.Connection) -> Totals:

@@ -5,7 +5,9 @@ A crash is a copy of the database's files as they are between two commits, opene
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from batcher.errors import StorageError
 from batcher.journal import Batch, Journal, Part
 from batcher.records import Shard, Totals
-from tests.fakes import outcome
+from tests.fakes import Heard, outcome
 
 SHARD_ROWS = 4
 SHARDS = [Shard(number, number * SHARD_ROWS, SHARD_ROWS, ()) for number in range(3)]
@@ -41,7 +44,7 @@ class JournalMachine(RuleBasedStateMachine):
     def open(self, folder: Path) -> Journal:
         folder.mkdir(exist_ok=True)
         journal = Journal(folder / "journal.sqlite")
-        journal.committed = self.committed
+        journal.listener = Heard(self.committed)
         return journal
 
     def committed(self, batch: Batch) -> None:
@@ -131,9 +134,43 @@ class JournalMachine(RuleBasedStateMachine):
         self.journal.close()
         self.begin(folder, concurrency)
 
+    @precondition(lambda self: self.leased)
+    @rule(data=st.data(), concurrency=st.integers(1, 8), again=st.booleans())
+    def storage_fails(self, data: st.DataObject, concurrency: int, again: bool) -> None:
+        """SQLite fails; answers and refusals that still arrive are reported, and the next start has them."""
+
+        def fail(db: sqlite3.Connection) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        with contextlib.suppress(StorageError):
+            self.journal._call(fail)
+        for _ in range(data.draw(st.integers(0, len(self.leased)))):
+            row = self.settle(data)
+            attempts, ambiguous = self.tried.pop(row, (0, 0))
+            if data.draw(st.booleans()):
+                self.outcomes[row] = attempts + 1
+                self.journal.record(outcome(row, attempts=attempts + 1, ambiguous=ambiguous))
+            else:
+                self.tried[row] = attempts + 1, ambiguous
+                self.journal.release(row, attempts=attempts + 1, ambiguous=ambiguous)
+        with contextlib.suppress(StorageError):
+            self.journal.close()
+        if again:  # the one that takes them over dies before it has removed them
+            folder = self.folder / "kept"
+            shutil.copytree(self.journal.path.parent, folder, dirs_exist_ok=True)
+            taking = Journal(self.journal.path)
+            taking.take_over_rescued()
+            taking.close()
+            for path in folder.glob("rescued-*"):
+                shutil.move(path, self.journal.path.parent)
+            shutil.rmtree(folder)
+        self.begin(self.journal.path.parent, concurrency)
+
     def begin(self, folder: Path, concurrency: int) -> None:
         self.concurrency = concurrency
         self.journal = self.open(folder)
+        self.journal.take_over_rescued()
+        assert not list(folder.glob("rescued-*"))
         assert self.journal.recover() == len(self.leased)
         for row in self.leased:
             attempts, ambiguous = self.tried.get(row, (0, 0))

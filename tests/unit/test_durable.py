@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
 from pathlib import Path
 
 import pytest
 
-from batcher.durable import publish, replace_file
+from batcher.durable import crc32_of, publish, replace_file
 
 
 def refuse_links(*_: object) -> None:
@@ -76,3 +77,11 @@ def test_the_name_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link
     with pytest.raises(FileExistsError):
         publish(temporary, final)
     assert (temporary.read_bytes(), final.read_bytes()) == (b"new", b"somebody else's")
+
+
+@pytest.mark.parametrize("size", [0, 1, 3 << 20])
+def test_the_checksum_of_a_file(tmp_path: Path, size: int) -> None:
+    """Covers it to the last byte, also beyond the piece that is read at a time."""
+    content = os.urandom(size) + b"end"
+    (tmp_path / "f").write_bytes(content)
+    assert crc32_of(tmp_path / "f") == zlib.crc32(content)

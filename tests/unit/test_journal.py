@@ -14,9 +14,9 @@ import pytest
 
 from batcher.errors import StorageError
 from batcher.journal import Batch, Journal, Part
-from batcher.journal.tables import connect
+from batcher.journal.opening import connect
 from batcher.records import ApiError, Shard, Spent, Totals
-from tests.fakes import body_of, outcome
+from tests.fakes import Heard, body_of, outcome
 
 
 def rows_in(path: Path, table: str) -> set[int]:
@@ -44,9 +44,11 @@ def test_what_is_reported_as_committed(path: Path) -> None:
     """By the time `committed` is called another connection can read every entry of the batch."""
     seen: list[bool] = []
     journal = Journal(path)
-    journal.committed = lambda batch: seen.append(
-        set(batch.leases) <= rows_in(path, "attempts")
-        and {found.row_index for found in batch.outcomes} <= rows_in(path, "outcomes")
+    journal.listener = Heard(
+        lambda batch: seen.append(
+            set(batch.leases) <= rows_in(path, "attempts")
+            and {found.row_index for found in batch.outcomes} <= rows_in(path, "outcomes")
+        )
     )
     for number in range(50):
         journal.lease([number])
@@ -68,9 +70,9 @@ ACKNOWLEDGING = """
 import os, sys
 from pathlib import Path
 from batcher.journal import Journal
-from tests.fakes import outcome
+from tests.fakes import Heard, outcome
 journal = Journal(Path(sys.argv[1]))
-journal.committed = lambda batch: os.write(1, b"".join(b"%d\\n" % o.row_index for o in batch.outcomes))
+journal.listener = Heard(lambda batch: os.write(1, b"".join(b"%d\\n" % o.row_index for o in batch.outcomes)))
 for number in range(5):
     journal.record(outcome(number))
     journal.attempts()
@@ -117,7 +119,7 @@ def held(journal: Journal) -> threading.Event:
         reached.set()
         go_on.wait(30)
 
-    journal.committed = wait
+    journal.listener = Heard(wait)
     journal.lease([999])
     assert reached.wait(30)
     return go_on
@@ -209,7 +211,7 @@ def test_totals_of_open_shards(path: Path) -> None:
 
 def test_a_published_shard(path: Path) -> None:
     """Its part is remembered across restarts; its rows, and no others, can be forgotten."""
-    part = Part(1, 4711, Totals(1000, 2, 3, 4, 5))
+    part = Part(1, 4711, Totals(1000, 2, 3, 4, 5), 2**32 - 1, 2**60)
     journal = Journal(path)
     for number in (9, 10, 1500, 2509, 2510):
         journal.record(outcome(number))

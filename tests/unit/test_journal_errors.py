@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,35 +16,56 @@ import pytest
 
 from batcher.errors import StorageError
 from batcher.journal import Batch, Journal
-from batcher.records import ApiError
-from tests.fakes import outcome
+from batcher.journal.tables import _checksum
+from batcher.records import ApiError, Spent
+from tests.fakes import Heard, outcome
 from tests.unit.test_journal import held, rows_in, run_sql
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.sqlite"
+    folder = tmp_path / "state"
+    folder.mkdir()
+    return folder / "journal.sqlite"
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def breaks(journal: Journal) -> None:
+    """Have SQLite fail, once; the database is whole afterwards."""
+
+    def fail(db: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(StorageError, match="disk I/O error"):
+        journal._call(fail)
 
 
 def test_a_write_fails(path: Path) -> None:
-    """`broke` is called once, `committed` never again, questions and `close` raise, and nothing later is saved."""
+    """`broke` comes before anything else; the journal takes nothing more, what arrives is saved elsewhere."""
     journal = Journal(path)
-    acknowledged: list[int] = []
-    broke: Future[StorageError] = Future()
-    journal.committed = lambda batch: acknowledged.extend(one.row_index for one in batch.outcomes)
-    journal.broke = broke.set_result
+    journal.listener = heard = Heard()
     journal.record(outcome(1))
     journal.attempts()
     run_sql(path, "ALTER TABLE attempts RENAME TO away")
     journal.record(outcome(2))
-    assert "no such table" in str(broke.result(30))
-    run_sql(path, "ALTER TABLE away RENAME TO attempts")
+    assert heard.broken.wait(30)
     journal.record(outcome(3))
-    with pytest.raises(StorageError, match="run the same command again"):
+    journal.lease([4])
+    with pytest.raises(StorageError, match=r"no such table.*run the same command again"):
         journal.attempts()
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match=rf"no such table.*2 answers wait for it in {path.parent}/rescued-"):
         journal.close()
-    assert acknowledged == [1]
+    assert heard.events.count("broke, saving") == 1
+    assert heard.events[:2] == ["committed", "broke, saving"]
+    assert (heard.saved, heard.leased) == ([1, 2, 3], [4])
     assert rows_in(path, "outcomes") == {1}
 
 
@@ -97,23 +120,113 @@ def test_a_question_fails(path: Path) -> None:
         journal.close()
 
 
+def test_the_next_start_takes_over_what_was_saved_elsewhere(path: Path) -> None:
+    """Answers are in the journal then and in no file; what attempts had used is counted; leased rows are unsure."""
+    journal = Journal(path, run="this")
+    journal.record(outcome(1))
+    journal.lease([2, 3, 4])
+    journal.attempts()
+    breaks(journal)
+    given = outcome(2, body=b"\x00\xff raw", failed="x", error=ApiError("no", param="p", http_status=404))
+    journal.record(given)
+    journal.record(outcome(1, body=b"a second answer"))
+    journal.release(3, attempts=2, ambiguous=1, spent=Spent(7, None, 2, 0.5))
+    with pytest.raises(StorageError):
+        journal.close()
+    again = Journal(path, run="this")
+    assert again.take_over_rescued() == 1
+    assert not list(path.parent.glob("*rescued*"))
+    assert again.outcomes(0, 9) == [outcome(1), given]
+    assert again.recover() == 1, "only row 4 was on its way"
+    assert again.attempts() == {3: (2, 1), 4: (1, 1)}
+    assert again.spent() == {3: Spent(7, None, 2, 0.5)}
+    again.close()
+
+
+def test_taking_over_fails(path: Path) -> None:
+    """What was saved elsewhere stays there as long as the journal has not got it."""
+    journal = Journal(path, run="this")
+    breaks(journal)
+    journal.record(outcome(2))
+    with pytest.raises(StorageError):
+        journal.close()
+    run_sql(path, "ALTER TABLE outcomes RENAME TO away")
+    run_sql(path, "CREATE TABLE outcomes (row_index)")
+    again = Journal(path, run="this")
+    with pytest.raises(StorageError, match="13 values"):
+        again.take_over_rescued()
+    with pytest.raises(StorageError):
+        again.close()
+    run_sql(path, "DROP TABLE outcomes")
+    run_sql(path, "ALTER TABLE away RENAME TO outcomes")
+    third = Journal(path, run="this")
+    assert third.take_over_rescued() == 1
+    third.close()
+
+
+def test_nothing_can_be_saved_anywhere(path: Path, temporary: Path) -> None:
+    """Then nothing is acknowledged any more, and the errors say that rows are asked again."""
+    journal = Journal(path)
+    journal.listener = heard = Heard()
+    breaks(journal)
+    for folder in (path.parent, temporary):
+        folder.rename(folder.with_name(f"{folder.name} is gone"))
+    journal.record(outcome(2))
+    with pytest.raises(StorageError, match="rows are asked again"):
+        journal.close()
+    assert heard.events == ["broke, saving", "broke"]
+    assert "rows are asked again" in str(heard.errors[1])
+
+
+def test_who_begins_to_listen_after_it_broke(path: Path) -> None:
+    """Hears at once that it did, so that nothing is sent whose lease is not durable."""
+    journal = Journal(path)
+    breaks(journal)
+
+    async def listen() -> list[str]:
+        heard_lease = asyncio.Event()
+        heard = Heard(lambda batch: heard_lease.set())
+        journal.tell(asyncio.get_running_loop(), heard)
+        journal.lease([1])
+        await asyncio.wait_for(heard_lease.wait(), 30)
+        return heard.events
+
+    assert asyncio.run(listen()) == ["broke, saving", "committed"]
+    with pytest.raises(StorageError):
+        journal.close()
+
+
+def test_a_loop_that_has_ended(path: Path) -> None:
+    """Needs no telling: the journal goes on without it."""
+    journal = Journal(path)
+    loop = asyncio.new_event_loop()
+    journal.tell(loop, Heard())
+    loop.close()
+    journal.record(outcome(1))
+    journal.close()
+    assert rows_in(path, "outcomes") == {1}
+
+
 LIMITED = """
 import os, resource, sys
 from pathlib import Path
 from batcher.errors import StorageError
 from batcher.journal import Journal
-from tests.fakes import outcome
-journal = Journal(Path(sys.argv[1]))
-journal.committed = lambda batch: os.write(1, b"".join(b"%d\\n" % o.row_index for o in batch.outcomes))
+from tests.fakes import Heard, outcome
+journal = Journal(Path(sys.argv[1]), run="this")
+acknowledge = lambda batch: os.write(1, b"".join(b"%d\\n" % o.row_index for o in batch.outcomes))
+journal.listener = heard = Heard(acknowledge)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
-try:
-    for number in range(100):
-        journal.record(outcome(number, body=b"x" * 50_000))
+number = 0
+while "broke, saving" not in heard.events:
+    journal.record(outcome(number, body=b"x" * 50_000))
+    number += 1
+    try:
         journal.attempts()
-except StorageError:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    for number in range(100, 110):
-        journal.record(outcome(number))
+    except StorageError:
+        pass
+for late in range(100, 104):
+    journal.record(outcome(late))
 try:
     journal.close()
 except StorageError as error:
@@ -122,15 +235,16 @@ except StorageError as error:
 """
 
 
-def test_the_disk_is_full(path: Path) -> None:
-    """What was acknowledged before is all there, nothing is acknowledged afterwards, though there is room again."""
+def test_a_file_grows_to_its_limit(path: Path) -> None:
+    """It is like a broken disk: all that was acknowledged is there, in the journal or beside it."""
     ended = subprocess.run([sys.executable, "-c", LIMITED, str(path)], check=False, capture_output=True, text=True)
     assert ended.returncode == 74, ended.stderr
     assert "run the same command again" in ended.stderr
     acknowledged = {int(line) for line in ended.stdout.split()}
-    assert 1 < len(acknowledged) < 100
-    assert rows_in(path, "outcomes") == acknowledged
-    again = Journal(path)
+    assert acknowledged > {0, 1, 100, 101, 102, 103}
+    assert rows_in(path, "outcomes") < acknowledged
+    again = Journal(path, run="this")
+    again.take_over_rescued()
     assert {one.row_index for one in again.outcomes(0, 1000, max_bytes=1 << 30)} == acknowledged
     again.close()
 
@@ -151,19 +265,29 @@ def waiting_for(question: Any) -> Future[Any]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_an_outcome_that_cannot_be_written(path: Path) -> None:
-    """It breaks the journal as a failing disk does, instead of leaving everybody to wait for a dead thread."""
+    """It breaks the journal as a failing disk does, instead of leaving everybody to wait for a dead thread.
+
+    Saved elsewhere it loses what is not Unicode, so that the next start can take it.
+    """
     journal = Journal(path)
     journal.record(outcome(1, failed="x", error=ApiError("a file named \udcff")))
     with pytest.raises(StorageError):
         waiting_for(journal.attempts).result(5)
+    with pytest.raises(StorageError, match="1 answers wait"):
+        journal.close()
+    again = Journal(path)
+    assert again.take_over_rescued() == 1
+    assert again.outcomes(1, 2)[0].error == ApiError("a file named ?")
+    again.close()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_part_in_an_unknown_form(path: Path) -> None:
     """What cannot be read of the journal raises a StorageError where it is asked for."""
     journal = Journal(path)
-    run_sql(path, """INSERT INTO parts VALUES (0, 1, '{"of a later version": 1}')""")
-    with pytest.raises(StorageError):
+    values = (0, 1, '{"of a later version": 1}', 2, 3)
+    run_sql(path, f"INSERT INTO parts VALUES ({', '.join(map(repr, (*values, _checksum(values))))})")
+    with pytest.raises(StorageError, match="of a later version"):
         waiting_for(journal.parts).result(5)
 
 
@@ -171,7 +295,7 @@ def test_nobody_is_told(path: Path) -> None:
     """A journal that tells nobody commits all the same, and still reports a failure when it is closed."""
     journal = Journal(path)
     told: list[Batch] = []
-    journal.committed = told.append
+    journal.listener = Heard(told.append)
     journal.tell_nobody()
     journal.record(outcome(1))
     journal.attempts()

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
+from batcher import rundir as rundir_module
+from batcher.durable import crc32_of
 from batcher.errors import InputError, JobError, LockedError, ResumeError, StorageError
 from batcher.job import Job
-from batcher.journal import Part
+from batcher.journal import Batch, Part
+from batcher.journal.rescue import Rescue
 from batcher.plan import make_plan
 from batcher.records import Totals
 from batcher.rundir import RunDir, planned
 from batcher.source import find_files
-from tests.fakes import begun, good, make_job, outcome, work, write_numbers
+from tests.fakes import ScriptedClient, begun, good, make_job, outcome, work, write_numbers
 
 
 @pytest.fixture
@@ -196,6 +200,65 @@ def test_a_finished_part_is_gone(tmp_path: Path, job: Job) -> None:
     finish(job)
 
 
+def test_a_bit_of_a_finished_part_flips(tmp_path: Path, job: Job) -> None:
+    """Its size is right and its time of change new: it is read again, and refused like a missing one."""
+    finish(job)
+    content = part(tmp_path, 1).read_bytes()
+    for at in (10, len(content) // 2, len(content) - 20):
+        part(tmp_path, 1).write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(StorageError, match=r"part-00001\.parquet is changed.*not asked again silently"), begun(job):
+            pass
+    part(tmp_path, 1).write_bytes(content)
+    finish(job)
+
+
+def test_finished_parts_are_not_read_every_time(tmp_path: Path, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one that something touched is, once: a copy that is as good is remembered as such."""
+    finish(job)
+    part(tmp_path, 1).touch()
+    reads: list[str] = []
+
+    def note(path: Path) -> int:
+        reads.append(path.name)
+        return crc32_of(path)
+
+    monkeypatch.setattr(rundir_module, "crc32_of", note)
+    finish(job)
+    finish(job)
+    assert reads == ["part-00001.parquet"]
+
+
+def test_answers_that_an_earlier_run_saved_elsewhere(
+    tmp_path: Path, job: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are taken over before anything is counted, and not asked again; of published shards nothing stays."""
+    with begun(job) as run:
+        run.rundir.journal.lease([1, 7, 8])
+        fingerprint = run.rundir.form.fingerprint
+    rescue = Rescue(tmp_path / "out/.batcher", fingerprint)
+    rescue.save(Batch(outcomes=[outcome(1), outcome(7)]))
+    rescue.close()
+    caplog.set_level(logging.INFO, "batcher")
+    with begun(job) as run:
+        assert f"took over 2 answers that an earlier run saved in {rescue.files[0]}" in caplog.text
+        assert run.rundir.orphaned == 1
+        assert run.rundir.totals().completed == 2
+        assert work(run, client := ScriptedClient(lambda number, attempt: good())) is None
+    assert set(client.sent) == set(range(12)) - {1, 7}
+    late = Rescue(tmp_path / "out/.batcher", fingerprint)
+    late.save(Batch(outcomes=[outcome(1, completion_tokens=99)]))
+    late.close()
+    with begun(job) as run:
+        assert run.rundir.journal.outcomes(0, 12) == []
+        assert run.rundir.totals().completed == 12
+
+
+def test_how_long_to_wait_for_room_is_the_jobs(tmp_path: Path, job: Job) -> None:
+    """`limits.max_full_disk_s` reaches the journal."""
+    with begun(make_job(tmp_path, limits={"max_full_disk_s": 7.5})) as run:
+        assert run.rundir.journal._room._max_full_s == 7.5
+
+
 def test_rows_of_a_published_shard_are_left_over(tmp_path: Path, job: Job) -> None:
     """What a crash left of them in the journal is forgotten and counted nowhere."""
     finish(job)
@@ -227,7 +290,8 @@ def test_publishing(tmp_path: Path, job: Job) -> None:
             run.rundir.journal.record(outcome(row))
         (run.rundir.tmp / "t").write_bytes(b"part")
         run.rundir.publish(run.plan.shards[1], run.rundir.tmp / "t", Totals(completed=5))
-        assert run.rundir.journal.parts() == {1: Part(1, 4, Totals(completed=5))}
+        modified_ns = part(tmp_path, 1).stat().st_mtime_ns
+        assert run.rundir.journal.parts() == {1: Part(1, 4, Totals(completed=5), zlib.crc32(b"part"), modified_ns)}
         assert [one.row_index for one in run.rundir.journal.outcomes(0, 12)] == [0, 1, 2, 3, 4, 10, 11]
         assert [shard.number for shard in run.rundir.unfinished(run.plan)] == [0, 2]
         assert run.rundir.totals().completed == 12
@@ -240,7 +304,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         RunDir.open(tmp_path / "file/out")
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"format": 2}', b'{"format": 1, "job": {}}'])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"format": 3}', b'{"format": 1, "job": {}}'])
 def test_a_manifest_that_is_not_ours(tmp_path: Path, job: Job, content: bytes) -> None:
     """It is refused in words, and the folder is free afterwards."""
     with begun(job):
