@@ -16,7 +16,7 @@ LAYERS = [
     ["errors", "records", "progress", "durable", "config", "tuning"],
     ["catalogue"],
     ["job"],
-    ["source", "prompt", "client", "completion", "journal"],
+    ["source", "prompt", "client", "completion", "journal", "pricing"],
     ["plan", "retry", "limits", "part", "guard"],
     ["rundir"],
     ["shard"],
@@ -88,6 +88,7 @@ def test_the_simulator_is_known_only_to_the_engine_and_the_command_line() -> Non
         ("yaml", {"config", "simulator", "cli"}),
         ("minijinja", {"prompt"}),
         ("tenacity", {"retry"}),
+        ("genai_prices", {"pricing"}),
     ],
 )
 def test_a_library_is_known_to_one_part_only(library: str, homes: set[str]) -> None:
