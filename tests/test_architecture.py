@@ -17,7 +17,7 @@ LAYERS = [
     ["catalogue"],
     ["job"],
     ["source", "prompt", "client", "completion", "journal", "pricing"],
-    ["plan", "retry", "limits", "part", "guard"],
+    ["plan", "retry", "limits", "part", "guard", "budget"],
     ["rundir"],
     ["shard"],
     ["pending"],
