@@ -250,6 +250,12 @@ class Totals:
         """Rows that have an outcome."""
         return self.completed + self.failed
 
+    @property
+    def known_cost_usd(self) -> float | None:
+        """What these rows cost, at least if some are `unpriced`; None if that is not known of any."""
+        says_nothing = self.completed and not (self.prompt_tokens or self.completion_tokens)
+        return None if not self.cost_usd and (self.unpriced or says_nothing) else self.cost_usd
+
     def add(self, other: Totals) -> None:
         """Add `other` to these sums."""
         self.completed += other.completed

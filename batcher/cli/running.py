@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from batcher import run
-from batcher.cli.bar import say, watcher
+from batcher.cli.bar import cost_words, say, watcher
 from batcher.errors import BatcherError
 from batcher.job import load_job
 from batcher.records import Report
@@ -37,12 +38,18 @@ def run_job(path: Path, overrides: Sequence[str], *, quiet: bool, verbose: bool,
         return error.exit_code
     failed = report.totals.failed
     if as_json:
-        say(orjson.dumps({**asdict(report), "complete": report.complete}).decode(), sys.stdout)
+        say(orjson.dumps(as_values(report)).decode(), sys.stdout)
     elif not quiet:
         say(render_report(report), sys.stdout)
     if quiet and failed:
         say(f"batcher: {failed} of {report.rows} rows failed; see {shown(report.path)}", sys.stderr)
     return 3 if failed else 0
+
+
+def as_values(report: Report) -> dict[str, Any]:
+    """The report as JSON values; a cost that is not known is null, one that is too low comes with `unpriced`."""
+    totals = {**asdict(report.totals), "cost_usd": report.totals.known_cost_usd}
+    return {**asdict(report), "totals": totals, "complete": report.complete}
 
 
 def render_report(report: Report) -> str:
@@ -51,7 +58,8 @@ def render_report(report: Report) -> str:
     files = f"'{place}/*.parquet'"
     lines = [
         f"{report.rows} rows: {totals.completed} completed, {totals.failed} failed;"
-        f" {totals.prompt_tokens:,} prompt and {totals.completion_tokens:,} completion tokens",
+        f" {totals.prompt_tokens:,} prompt and {totals.completion_tokens:,} completion tokens,"
+        f" cost {cost_words(totals.known_cost_usd, totals.unpriced, report.rows, report.rows)}",
     ]
     if totals.ambiguous:
         lines.append(f"{totals.ambiguous} requests were sent but no answer was seen; they may have been paid for")
