@@ -85,14 +85,14 @@ class Prices:
         """Return the rates of a request sent `at`, with a prompt of this length."""
         return (self._fixed or self._tariff(at)).rates(prompt_tokens)
 
-    def periods(self, at: float) -> list[tuple[float, Rates]]:
+    def periods(self, at: float, prompt_tokens: float = 0.0) -> list[tuple[float, Rates]]:
         """Return when which rates begin, for the day from `at` on, `at` first; one entry if they do not change."""
-        found = [(at, self.rates(at))]
+        found = [(at, self.rates(at, prompt_tokens))]
         if self._fixed is not None:
             return found
         first = math.floor(at / 60) * 60
         for minute in range(first + 60, first + _DAY_S, 60):
-            rates = self._tariff_at(minute).base
+            rates = self._tariff_at(minute).rates(prompt_tokens)
             if rates != found[-1][1]:
                 found.append((minute, rates))
         return found

@@ -13,13 +13,14 @@ TESTS = Path(__file__).parent
 
 #: a module imports only from modules further up; modules of one line do not know each other
 LAYERS = [
+    ["measured"],
     ["errors", "records", "progress", "durable", "config", "tuning"],
-    ["catalogue"],
+    ["catalogue", "selection"],
     ["job"],
     ["source", "prompt", "client", "completion", "journal", "pricing"],
     ["plan", "retry", "limits", "part", "guard", "budget"],
-    ["rundir"],
-    ["shard"],
+    ["rundir", "estimate"],
+    ["shard", "forecast"],
     ["pending"],
     ["feed"],
     ["backlog", "window"],

@@ -164,11 +164,12 @@ class Lines:
         rows_s, tokens_s = self._rates.update(figures)
         words = (
             f"{figures.done}/{figures.total} rows, {figures.completed} ok, {figures.failed} failed,"
-            f" {figures.in_flight} in flight, {rows_s:.1f} rows/s, {tokens_s:.0f} tokens/s{_cost_so_far(figures, '; ')}"
+            f" {figures.in_flight} in flight, {rows_s:.1f} rows/s, {tokens_s:.0f} tokens/s"
         )
         left = figures.total - figures.done
         if rows_s > 0 and left:
-            words += f", about {_duration(left / rows_s)} left"
+            words += f", about {duration(left / rows_s)} left"
+        words += _cost_so_far(figures, "; ")
         self.note(f"{words}; {figures.why_waiting}" if figures.why_waiting else words)
 
 
@@ -183,7 +184,8 @@ def _time_of_day() -> str:
     return time.strftime("%H:%M:%S")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Some seconds as people say them."""
     minutes, _ = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"

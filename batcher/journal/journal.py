@@ -24,7 +24,17 @@ import orjson
 
 from batcher.errors import StorageError
 from batcher.journal.reserve import Reserve
-from batcher.journal.tables import Batch, Part, connect, in_transaction, open_totals, outcome_of, write
+from batcher.journal.tables import (
+    Batch,
+    Part,
+    connect,
+    in_transaction,
+    measured,
+    open_totals,
+    outcome_of,
+    write,
+)
+from batcher.measured import Measured
 from batcher.records import Outcome, Shard, Spent, Totals
 
 T = TypeVar("T")
@@ -137,6 +147,10 @@ class Journal:
         """Return the sums over all outcomes and attempts that are not in a part yet."""
 
         return self._call(open_totals)
+
+    def measured(self) -> Measured:
+        """Return what the completed rows used whose shard is not published."""
+        return self._call(measured)
 
     def parts(self) -> dict[int, Part]:
         """Return the published parts by shard number."""

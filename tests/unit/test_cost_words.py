@@ -81,6 +81,7 @@ def test_watchers_show_the_cost(make: type[Bar] | type[Lines]) -> None:
     watcher = make(stream)
     watcher.started(Figures(total=100))
     assert "$" not in stream.getvalue()
+    assert "unknown" not in stream.getvalue()
     watcher.finished(Figures(total=100, completed=50, cost_usd=0.12))
     assert "$0.12, about $0.24 in all" in stream.getvalue()
 
