@@ -21,17 +21,20 @@ from tests.fakes import builder_of, make_job
 from tests.input_files import write_records
 
 PRICING = {"input": 1.0, "cached_input": 0.1, "output": 10.0}
-#: noon of a Monday, UTC
+#: noon of a Monday, UTC, and an hour at which DeepSeek is dearer
 NOW = 1_795_435_200.0
+PEAK = NOW - 9.5 * 3600
 
 
-def estimated(folder: Path, texts: Sequence[Any], *, rows_left: int | None = None, **changes: Any) -> Estimate:
+def estimated(
+    folder: Path, texts: Sequence[Any], *, rows_left: int | None = None, now: float = NOW, **changes: Any
+) -> Estimate:
     """The estimate for rows with these texts."""
     write_records(folder / "rows.jsonl", [{"text": text} for text in texts])
     job = make_job(folder, **changes)
     plan = make_plan(job, find_files(job.input.path))
     left = len(texts) if rows_left is None else rows_left
-    return estimate(job, plan, builder_of(job), prices_of(job), rows_left=left, now=NOW)
+    return estimate(job, plan, builder_of(job), prices_of(job), rows_left=left, now=now)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +98,13 @@ def test_a_short_common_beginning(tmp_path: Path) -> None:
     assert found.cost_usd.low == pytest.approx((0.7 * 2 * 0.3 * 201 + 20) / 1e6)
 
 
-def test_prices_by_the_hour(tmp_path: Path) -> None:
+@pytest.mark.parametrize("now", [NOW, PEAK])
+def test_prices_by_the_hour(tmp_path: Path, now: float) -> None:
     """The range reaches from the cheapest hour of the next day to the dearest."""
     endpoint = {"base_url": "https://api.deepseek.com"}
     parameters = {"max_tokens": 1000}
-    found = estimated(tmp_path, ["a" * 100], model="deepseek-v4-flash", endpoint=endpoint, parameters=parameters)
+    model = "deepseek-v4-flash"
+    found = estimated(tmp_path, ["a" * 100], now=now, model=model, endpoint=endpoint, parameters=parameters)
     assert found.cost_usd is not None
     dearest, cheapest = (select(rates.output for _, rates in found.price_periods) for select in (max, min))
     assert dearest > cheapest
@@ -107,11 +112,12 @@ def test_prices_by_the_hour(tmp_path: Path) -> None:
     assert found.cost_usd.low == pytest.approx(21 * cheapest / 4 + cheapest, rel=0.01)
 
 
-def test_rows_that_cannot_be_asked(tmp_path: Path) -> None:
-    """They cost nothing: their share of the sample is left out."""
+@pytest.mark.parametrize("prompt", ["{{ text }}", "x" * 100])
+def test_rows_that_cannot_be_asked(tmp_path: Path, prompt: str) -> None:
+    """They cost nothing: their share of the sample is left out, also where the prompt needs nothing of the row."""
     lines = [b'{"text":"%s"}' % (b"x" * 100), b"[]", b'{"text":"%s"}' % (b"x" * 100), b"{broken"]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join([*lines, b""]))
-    job = make_job(tmp_path)
+    job = make_job(tmp_path, prompt=prompt)
     plan = make_plan(job, find_files(job.input.path))
     found = estimate(job, plan, builder_of(job), None, rows_left=4, now=NOW)
     assert (found.sampled, found.refused) == (4, 2)
