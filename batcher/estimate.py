@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any, Final
 
@@ -22,13 +22,19 @@ from batcher.job import Job
 from batcher.plan import Plan
 from batcher.pricing import Prices, Rates
 from batcher.prompt import Builder
+from batcher.records import Row, Shard
 from batcher.selection import spread_rows
 from batcher.source import read
 
-#: rows whose requests are built
+#: rows whose requests are built: at most so many, and of long rows fewer, so that they stay within so many bytes
 _SAMPLE: Final = 400
-#: above this size only the beginnings of shards are read for the sample
+_LEAST_SAMPLE: Final = 20
+_SAMPLE_BYTES: Final = 64 << 20
+#: above this size only the beginnings of shards are read for a choice of rows, for the sample of so many shards
 LARGE_BYTES: Final = 256 << 20
+_SAMPLE_SHARDS: Final = 40
+#: bytes read at a time: little, as there are long jumps between rows
+_BLOCK_BYTES: Final = 128 << 10
 #: tokens of a character: Chinese, Japanese or Korean, and any other
 _WIDE_TOKENS: Final = 0.6
 _TOKENS: Final = 0.3
@@ -82,15 +88,14 @@ def estimate(job: Job, plan: Plan, builder: Builder, prices: Prices | None, *, r
     Raises:
         InputError: the input cannot be read.
     """
-    texts = list(_sample(plan, builder))
-    asked = [text for text in texts if text is not None]
-    askable = rows_left * len(asked) / max(1, len(texts))
-    tokens, spread = _tokens_of_one(asked, of_rows=plan.rows)
+    sample = _take_sample(plan, builder)
+    askable = rows_left * len(sample.counts) / max(1, sample.rows)
+    tokens, spread = _tokens_of_one(sample.counts, of_rows=plan.rows)
     prompts = Range(askable * tokens * (1 - spread), askable * tokens * (1 + spread))
     most = answer_limit(job)
     answers = None if most is None else round(askable * most)
     periods = tuple(prices.periods(now, tokens)) if prices else ()
-    cached = _common_tokens(asked) / tokens if tokens else 0.0
+    cached = sample.cached_tokens / tokens if tokens else 0.0
     costs = [
         Range(
             _cost(rates, askable, prompts.low, askable, cached_share=cached),
@@ -102,8 +107,8 @@ def estimate(job: Job, plan: Plan, builder: Builder, prices: Prices | None, *, r
     return Estimate(
         rows=plan.rows,
         rows_left=rows_left,
-        sampled=len(texts),
-        refused=len(texts) - len(asked),
+        sampled=sample.rows,
+        refused=sample.rows - len(sample.counts),
         prompt_tokens=askable * tokens,
         prompt_range=prompts,
         answer_tokens_at_most=answers,
@@ -125,18 +130,57 @@ def count_tokens(text: str) -> float:
     return _TOKENS * (len(text) - wide) + _WIDE_TOKENS * wide
 
 
-def _sample(plan: Plan, builder: Builder) -> Iterator[str | None]:
-    """What the model would read of rows spread over the input; None for a row that cannot be asked."""
-    shards = spread_rows(plan.shards, lambda _: frozenset(), _SAMPLE, at_heads=plan.input_bytes > LARGE_BYTES)
-    for chunk in read(plan.files, shards, plan.schema):
+@dataclass(slots=True)
+class _Sample:
+    """What is known of the requests of some rows."""
+
+    rows: int = 0
+    #: tokens of each prompt that can be asked
+    counts: list[float] = field(default_factory=list)
+    #: how all of them begin
+    beginning: str = ""
+
+    def add(self, text: str | None) -> None:
+        """Count a row by what the model would read; None for one that cannot be asked."""
+        self.rows += 1
+        if text is not None:
+            self.beginning = os.path.commonprefix([self.beginning, text]) if self.counts else text  # noqa: RUF071 - so meant
+            self.counts.append(count_tokens(text))
+
+    @property
+    def cached_tokens(self) -> float:
+        """Tokens of the common beginning, if it is long enough for a provider's cache."""
+        common = count_tokens(self.beginning) if len(self.counts) > 1 else 0.0
+        return common if common >= _LEAST_CACHED else 0.0
+
+
+def _take_sample(plan: Plan, builder: Builder) -> _Sample:
+    """Build the requests of rows spread over the input."""
+    sample = _Sample()
+    for chunk in read(plan.files, _chosen(plan), plan.schema, max_bytes=_BLOCK_BYTES):
         only = chunk.shard.only
         for row in chunk.rows:
-            if only is not None and row.row_index not in only:
-                continue
-            try:
-                yield None if row.problem else text_of(orjson.loads(builder.build(row.values).body))
-            except Exception:  # as in a run: whatever its values do, the row is one that cannot be asked
-                yield None
+            if only is None or row.row_index in only:
+                sample.add(_text(row, builder))
+    return sample
+
+
+def _chosen(plan: Plan) -> list[Shard]:
+    """The shards with the rows of the sample in them; of a large input few, and only their beginnings."""
+    count = int(_SAMPLE_BYTES * plan.rows / max(1, plan.input_bytes))
+    count = min(_SAMPLE, max(_LEAST_SAMPLE, count))
+    is_large = plan.input_bytes > LARGE_BYTES
+    step = math.ceil(len(plan.shards) / _SAMPLE_SHARDS) if is_large else 1
+    return spread_rows(plan.shards[::step], lambda _: frozenset(), count, at_heads=is_large)
+
+
+def _text(row: Row, builder: Builder) -> str | None:
+    if row.problem is not None:
+        return None
+    try:
+        return text_of(orjson.loads(builder.build(row.values).body))
+    except Exception:  # as in a run: whatever its values do, the row is one that cannot be asked
+        return None
 
 
 def text_of(request: dict[str, Any]) -> str:
@@ -148,9 +192,8 @@ def text_of(request: dict[str, Any]) -> str:
     return "\n".join(part for part in parts if isinstance(part, str))
 
 
-def _tokens_of_one(texts: Sequence[str], *, of_rows: int) -> tuple[float, float]:
+def _tokens_of_one(counts: Sequence[float], *, of_rows: int) -> tuple[float, float]:
     """Tokens of an average prompt, and by which share of it that may be wrong."""
-    counts = [count_tokens(text) for text in texts]
     if not counts or not sum(counts):
         return 0.0, _ERROR
     mean = fmean(counts)
@@ -158,12 +201,6 @@ def _tokens_of_one(texts: Sequence[str], *, of_rows: int) -> tuple[float, float]
         return mean, _ERROR
     unseen = max(0.0, 1 - len(counts) / of_rows)
     return mean, min(1.0, _ERROR + _ERRORS_OF_MEAN * math.sqrt(unseen / len(counts)) * stdev(counts) / mean)
-
-
-def _common_tokens(texts: Sequence[str]) -> float:
-    """Tokens at the beginning of every prompt, which the provider may read from its cache."""
-    common = count_tokens(os.path.commonprefix(texts)) if len(texts) > 1 else 0.0  # noqa: RUF071 - it is meant so
-    return common if common >= _LEAST_CACHED else 0.0
 
 
 def _cost(rates: Rates, requests: float, prompt_tokens: float, answer_tokens: float, *, cached_share: float) -> float:

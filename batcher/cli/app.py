@@ -17,8 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Ask an API once per row of a file; get Parquet with completions and token usage. Run again to resume.",
-    epilog="Exit codes: 0 all rows completed, 3 some failed, 65 input, 69 endpoint down, 74 storage, 75 locked,"
-    " 77 key or account, 78 job file, 130/143 interrupted (run again).",
+    epilog="Exit codes: 0 all rows completed, 3 some failed, 65 input, 69 endpoint down, 74 storage,"
+    " 75 rows left or locked, 77 key or account, 78 job file, 130/143 interrupted (run again).",
 )
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="the job file (YAML)", show_default=False)]

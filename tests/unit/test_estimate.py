@@ -144,10 +144,22 @@ def test_only_the_beginnings_of_shards_are_read_of_a_huge_input(
     """So that an estimate takes seconds: of each shard that is sampled the first rows."""
     monkeypatch.setattr(estimate_module, "LARGE_BYTES", 10)
     monkeypatch.setattr(estimate_module, "_SAMPLE", 5)
-    texts = ["x" * (100 if number % 10 < 2 else 1) for number in range(50)]
+    texts = ["x" * (100 if number % 10 < 3 else 1) for number in range(50)]
     found = estimated(tmp_path, texts, output={"path": "out", "rows_per_part": 10})
     assert found.sampled == 5
     assert found.prompt_tokens == pytest.approx(50 * 30)
+    monkeypatch.setattr(estimate_module, "_SAMPLE_SHARDS", 2)
+    texts[10:20] = texts[20:30] = ["x" * 1000] * 10
+    few = estimated(tmp_path, texts, output={"path": "out", "rows_per_part": 10})
+    assert few.sampled == 5
+    assert few.prompt_tokens == pytest.approx(50 * 30), "of every third shard"
+
+
+def test_of_long_rows_few_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the sample takes little memory and time; but some are, however long."""
+    monkeypatch.setattr(estimate_module, "_SAMPLE_BYTES", 50_000)
+    assert estimated(tmp_path, ["x" * 989] * 100).sampled == 49
+    assert estimated(tmp_path, ["x" * 98_900] * 30).sampled == 20
 
 
 def test_the_time(tmp_path: Path) -> None:
