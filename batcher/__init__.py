@@ -52,18 +52,19 @@ __all__ = [
 ]
 
 
-def run(job: Job, *, progress: Progress | None = None) -> Report:
+def run(job: Job, *, progress: Progress | None = None, limit: int | None = None, spread: bool = False) -> Report:
     """Ask every row of `job` that has no outcome yet, and return what the output folder holds then.
 
     Interrupted in any way, the same call carries on; when everything is done, it returns at once. `progress` is told
-    how it goes. Call it where no event loop runs.
+    how it goes. With a `limit` so many rows are asked, the first ones or, with `spread`, rows from all over the input.
+    Call it where no event loop runs.
 
     Raises:
         BatcherError: why it stopped; each subclass has its exit code. What was received is saved.
     """
     module = import_module("batcher.run")
     globals()["run"] = _run  # the import put the module of the same name in the function's place
-    report: Report = module.run(job, progress=progress)
+    report: Report = module.run(job, progress=progress, limit=limit, spread=spread)
     return report
 
 

@@ -1,7 +1,8 @@
 """The feed: rows of the unfinished shards become requests that wait to be sent, a chunk at a time.
 
 Runs on a thread, since it reads files; the worker calls `next` when it runs low. Rows that have an outcome already are
-left out, rows that cannot be asked come out as failed, and the columns to carry go to their shard's spool.
+left out, as are those that the run is not to ask; rows that cannot be asked come out as failed, and the columns to
+carry go to their shard's spool.
 """
 
 from __future__ import annotations
@@ -62,8 +63,9 @@ class Feed:
 
     def _build(self, chunk: Chunk, shard: OpenShard) -> Feeding:
         feeding = Feeding(shard, [], [], is_last=shard.fully_read)
+        only = shard.shard.only
         for row in chunk.rows:
-            if row.row_index in shard.done:
+            if row.row_index in shard.done or not (only is None or row.row_index in only):
                 continue
             try:
                 feeding.pending.append(self._pending(row, shard))

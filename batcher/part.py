@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from batcher.completion import parse
 from batcher.errors import JobError, StorageError
+from batcher.measured import Measured, Sums
 from batcher.records import ApiError, Completion, Outcome, Shard, Totals
 
 #: a part is written in row groups of about this size, in Arrow's memory format; larger ones make the peak of memory
@@ -227,6 +228,29 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
             waiting, size = [], 0
     if waiting:
         yield pa.Table.from_batches(waiting, schema)
+
+
+def measure_part(path: Path, prefix: str) -> Measured:
+    """Return what the completed rows of a part used; `prefix` stands before the names of batcher's columns.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    import pyarrow.compute as pc  # takes 50 ms, which few runs need
+
+    names = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s")
+    try:
+        table = pq.read_table(path, columns=[prefix + name for name in ("status", *names)])
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"{path} cannot be read: {error}") from error
+    completed = table.filter(pc.equal(table[prefix + "status"], "completed"))
+
+    def sums(values: pa.ChunkedArray) -> Sums:
+        numbers = values.cast(pa.float64())
+        total, squares = (pc.sum(some).as_py() or 0.0 for some in (numbers, pc.multiply(numbers, numbers)))
+        return Sums(pc.count(numbers).as_py(), total, squares)
+
+    return Measured(*(sums(completed[prefix + name]) for name in names))
 
 
 def _result_columns(outcomes: list[Outcome], totals: Totals) -> list[pa.Array]:

@@ -35,6 +35,10 @@ class Figures:
     #: tokens of completed rows, of this run and of earlier ones
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    #: US dollars that the answers cost, of this run and of earlier ones; None if that is not known of any
+    cost_usd: float | None = None
+    #: answers whose cost is not known, so that `cost_usd` is too low
+    unpriced: int = 0
     #: how many requests the limiter allows at the moment
     limit: int = 0
     #: why nothing is being sent, in words, or None
@@ -44,6 +48,13 @@ class Figures:
     def done(self) -> int:
         """Rows with an outcome."""
         return self.completed + self.failed
+
+    def paid(self, cost_usd: float | None) -> None:
+        """Count what an answer cost, kept or not; None if that is not known."""
+        if cost_usd is None:
+            self.unpriced += 1
+        else:
+            self.cost_usd = (self.cost_usd or 0.0) + cost_usd
 
 
 class Progress(Protocol):

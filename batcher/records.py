@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeVar
 
+from batcher.measured import Measured
+
 Number = TypeVar("Number", int, float)
 Status = Literal["completed", "failed"]
 
@@ -64,6 +66,8 @@ class Shard:
     first_row: int
     rows: int
     spans: tuple[Span, ...]
+    #: row indexes of those that are to be asked; None for all. If some are not, the shard stays unfinished
+    only: frozenset[int] | None = None
 
     @property
     def end_row(self) -> int:
@@ -250,6 +254,12 @@ class Totals:
         """Rows that have an outcome."""
         return self.completed + self.failed
 
+    @property
+    def known_cost_usd(self) -> float | None:
+        """What these rows cost, at least if some are `unpriced`; None if that is not known of any."""
+        says_nothing = self.completed and not (self.prompt_tokens or self.completion_tokens)
+        return None if not self.cost_usd and (self.unpriced or says_nothing) else self.cost_usd
+
     def add(self, other: Totals) -> None:
         """Add `other` to these sums."""
         self.completed += other.completed
@@ -283,6 +293,8 @@ class Report:
     totals: Totals
     #: number of finished parts
     parts: int
+    #: what a row used so far, if rows are left
+    measured: Measured | None = None
 
     @property
     def complete(self) -> bool:

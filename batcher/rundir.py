@@ -36,7 +36,8 @@ from batcher.durable import crc32_of, fsync_folder, publish, replace_file
 from batcher.errors import InputError, LockedError, ResumeError, StorageError
 from batcher.job import Job
 from batcher.journal import Journal, Part
-from batcher.part import PartFormat, check_part
+from batcher.measured import Measured
+from batcher.part import PartFormat, check_part, measure_part
 from batcher.plan import Plan
 from batcher.records import Report, Shard, Totals
 
@@ -45,6 +46,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 3
+#: parts that are read to measure rows; their tens of thousands of rows say enough
+_MEASURED_PARTS = 16
 
 
 class RunDir:
@@ -96,8 +99,8 @@ class RunDir:
             StorageError: a finished part is missing or not what it was.
             JobError, InputError: the output columns cannot be made of this input.
         """
+        refuse_other_job(self.path, job, plan)
         identity = _as_json(job.identity())
-        self._refuse_other_job(identity, plan)
         fingerprint = hashlib.sha256(orjson.dumps([identity, plan.digests], option=orjson.OPT_SORT_KEYS)).hexdigest()
         self._form = PartFormat(_carried(plan.schema, job), job.output.prefix, fingerprint[:32], _own_version())
         _ = self._form.schema  # refuses names that collide, before anything is written
@@ -118,24 +121,6 @@ class RunDir:
             self._check_parts(plan)
         except OSError as error:
             raise StorageError(f"the output folder {self.path} cannot be read: {error.strerror or error}") from error
-
-    def _refuse_other_job(self, identity: dict[str, Any], plan: Plan) -> None:
-        if self._manifest is None:
-            return
-        if self._manifest.get("format") != FORMAT_VERSION:
-            raise ResumeError(f"{self.path} was written by another version of batcher; use a new output folder")
-        try:
-            before, digests = self._manifest["job"], Plan.from_json(self._manifest["plan"]).digests
-        except (KeyError, ValueError) as error:
-            raise _not_ours(self.path) from error
-        changes = list(_differences(before, identity))
-        if digests != plan.digests:
-            changes.append("the input changed")
-        if changes:
-            raise ResumeError(
-                f"the job differs from the run in {self.path}: {'; '.join(changes)}."
-                " Undo the change to carry on, or use a new output.path"
-            )
 
     def _write_manifest(self, identity: dict[str, Any], plan: Plan) -> None:
         self._manifest = {"format": FORMAT_VERSION, "batcher": _own_version(), "job": identity, "plan": plan.to_json()}
@@ -192,11 +177,20 @@ class RunDir:
     def report(self, plan: Plan) -> Report:
         """Return what the parts hold."""
         self._parts = self.journal.parts()
-        return Report(path=str(self.path), rows=plan.rows, totals=self.totals(), parts=len(self._parts))
+        totals = self.totals()
+        measured = self.measured() if totals.rows < plan.rows else None
+        return Report(str(self.path), plan.rows, totals, len(self._parts), measured)
+
+    def measured(self) -> Measured:
+        """Return what the completed rows used, of the published ones those of some parts."""
+        measured = self.journal.measured()
+        for number in sorted(self._parts)[-_MEASURED_PARTS:]:
+            measured.add(measure_part(self.path / _part_name(number), self.form.prefix))
+        return measured
 
     def part_path(self, shard: Shard) -> Path:
         """Where the part of `shard` is, or will be."""
-        return self.path / f"part-{shard.number:05d}.parquet"
+        return self.path / _part_name(shard.number)
 
     def publish(self, shard: Shard, temporary: Path, totals: Totals) -> None:
         """Put a finished part in place, note it, and only then forget its rows in the journal."""
@@ -237,6 +231,10 @@ class RunDir:
         self.close()
 
 
+def _part_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"
+
+
 def planned(path: Path) -> Plan | None:
     """Return the plan of the run in an output folder; None if there is no run. Looks without locking or creating."""
     manifest = _read_json(path / ".batcher" / "manifest.json")
@@ -246,6 +244,33 @@ def planned(path: Path) -> Plan | None:
         return Plan.from_json(manifest["plan"])
     except (KeyError, ValueError) as error:
         raise _not_ours(path) from error
+
+
+def refuse_other_job(path: Path, job: Job, plan: Plan) -> None:
+    """Raise ResumeError if an output folder holds a run with which this would not go on; names the keys."""
+    manifest = _read_json(path / ".batcher" / "manifest.json")
+    if manifest is None:
+        return
+    if manifest.get("format") != FORMAT_VERSION:
+        raise ResumeError(f"{path} was written by another version of batcher; use a new output folder")
+    try:
+        before, digests = manifest["job"], Plan.from_json(manifest["plan"]).digests
+    except (KeyError, ValueError) as error:
+        raise _not_ours(path) from error
+    changes = list(_differences(before, _as_json(job.identity())))
+    if digests != plan.digests:
+        changes.append("the input changed")
+    if changes:
+        raise ResumeError(
+            f"the job differs from the run in {path}: {'; '.join(changes)}."
+            " Undo the change to carry on, or use a new output.path"
+        )
+
+
+def done_rows(path: Path) -> int:
+    """Return how many rows have an outcome by the last `summary.json` of an output folder, without touching it."""
+    summary = _read_json(path / ".batcher" / "summary.json") or {}
+    return int(summary.get("completed", 0)) + int(summary.get("failed", 0))
 
 
 def _not_ours(path: Path) -> StorageError:

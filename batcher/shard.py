@@ -32,6 +32,8 @@ class OpenShard:
         self.all_read = False
         self._unread = shard.rows
         self._spool = self._path("columns.arrow")
+        if self.partial:
+            return
         try:
             self._file = self._spool.open("wb")
             self._writer = pa.ipc.new_stream(self._file, rundir.form.carried)
@@ -40,6 +42,11 @@ class OpenShard:
 
     def __repr__(self) -> str:
         return f"<OpenShard {self.shard.number}: {self._unread} unread, {self.missing} without outcome>"
+
+    @property
+    def partial(self) -> bool:
+        """Some rows are not asked in this run, so that there will be no part: no columns are kept."""
+        return self.shard.only is not None
 
     @property
     def fully_read(self) -> bool:
@@ -53,6 +60,9 @@ class OpenShard:
 
     def carry(self, columns: pa.RecordBatch) -> None:
         """Keep the columns of the next rows."""
+        if self.partial:
+            self._unread -= columns.num_rows
+            return
         try:
             self._writer.write_batch(columns)
             self._unread -= columns.num_rows
@@ -81,6 +91,8 @@ class OpenShard:
 
     def abandon(self) -> None:
         """Close the spool of a shard that stays unfinished in this run."""
+        if self.partial:
+            return
         with contextlib.suppress(OSError):  # what it still held does not fit on a full disk, nor is it needed
             self._file.close()
 

@@ -55,7 +55,12 @@ class Window:
         return not self._recorded and not self.ready
 
     def opened(self, shard: OpenShard, *, all_read: bool) -> None:
-        """Take in a shard some rows of which were read, perhaps the last ones."""
+        """Take in a shard some rows of which were read, perhaps the last ones.
+
+        A partial one takes no place: it is not written in this run, so there is nothing to bound.
+        """
+        if shard.partial:
+            return
         self._open.add(shard)
         if all_read:
             shard.all_read = True

@@ -31,6 +31,7 @@ from batcher.job import Job
 from batcher.journal import Batch
 from batcher.limits import Limiter
 from batcher.pending import Pending
+from batcher.pricing import Prices
 from batcher.progress import Figures
 from batcher.records import Fault, Outcome, Reply
 from batcher.retry import Action, Verdict, is_row_specific, safely_judged
@@ -60,12 +61,13 @@ class Worker:
         guard: Guard,
         figures: Figures,
         random: Random,
+        prices: Prices | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._journal, self._feed, self._client = rundir.journal, feed, client
         self._limiter, self._guard, self.figures = limiter, guard, figures
-        self._random, self._clock, self._wall_clock = random, clock, wall_clock
+        self._random, self._clock, self._wall_clock, self._prices = random, clock, wall_clock, prices
         self._slots_allowed = job.limits.concurrency
         self._max_attempts = job.limits.max_attempts
         self._rows = Backlog(
@@ -245,7 +247,10 @@ class Worker:
         pending.ambiguous += verdict.ambiguous
         self.figures.ambiguous += verdict.ambiguous
         if verdict.completion is not None:
-            pending.used(verdict.completion.usage, None)
+            usage = verdict.completion.usage
+            cost_usd = self._prices.cost_usd(usage, pending.requested_at) if self._prices else None
+            pending.used(usage, cost_usd)
+            self.figures.paid(cost_usd)
         self._act(pending, verdict, result, now)
         next_one = self._dispatch(now) if self._may_send(now) else None
         self._pump()

@@ -13,13 +13,14 @@ TESTS = Path(__file__).parent
 
 #: a module imports only from modules further up; modules of one line do not know each other
 LAYERS = [
+    ["measured"],
     ["errors", "records", "progress", "durable", "config", "tuning"],
-    ["catalogue"],
+    ["catalogue", "selection"],
     ["job"],
-    ["source", "prompt", "client", "completion", "journal"],
-    ["plan", "retry", "limits", "part", "guard"],
-    ["rundir"],
-    ["shard"],
+    ["source", "prompt", "client", "completion", "journal", "pricing"],
+    ["plan", "retry", "limits", "part", "guard", "budget"],
+    ["rundir", "estimate"],
+    ["shard", "forecast"],
     ["pending"],
     ["feed"],
     ["backlog", "window"],
@@ -88,6 +89,7 @@ def test_the_simulator_is_known_only_to_the_engine_and_the_command_line() -> Non
         ("yaml", {"config", "simulator", "cli"}),
         ("minijinja", {"prompt"}),
         ("tenacity", {"retry"}),
+        ("genai_prices", {"pricing"}),
     ],
 )
 def test_a_library_is_known_to_one_part_only(library: str, homes: set[str]) -> None:

@@ -17,8 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Ask an API once per row of a file; get Parquet with completions and token usage. Run again to resume.",
-    epilog="Exit codes: 0 all rows completed, 3 some failed, 65 input, 69 endpoint down, 74 storage, 75 locked,"
-    " 77 key or account, 78 job file, 130/143 interrupted (run again).",
+    epilog="Exit codes: 0 all rows completed, 3 some failed, 65 input, 69 endpoint down, 74 storage,"
+    " 75 rows left or locked, 77 key or account, 78 job file, 130/143 interrupted (run again).",
 )
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="the job file (YAML)", show_default=False)]
@@ -56,11 +56,23 @@ def run(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="print only when something is wrong")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="log more; never prompts, answers or keys")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as one line of JSON")] = False,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="send nothing: estimate tokens and cost")] = False,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="ask N rows only, and forecast the rest")
+    ] = None,
+    spread: Annotated[bool, typer.Option("--spread", help="with --limit: rows from all over the input")] = False,
 ) -> int:
     """Ask every row that has no outcome yet. The same command resumes an interrupted run."""
+    if spread and limit is None:
+        raise typer.BadParameter("goes with --limit", param_hint="--spread")
+    if dry_run:
+        from batcher.cli.estimating import show_estimate
+
+        return show_estimate(job, overrides, limit=limit, as_json=as_json)
     from batcher.cli.running import run_job
 
-    return run_job(job, overrides, quiet=quiet, verbose=verbose, as_json=as_json)
+    options = {"quiet": quiet, "verbose": verbose, "as_json": as_json}
+    return run_job(job, overrides, limit=limit, spread=spread, **options)
 
 
 @app.command()

@@ -10,12 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
+from batcher.pricing import dollars
 from batcher.progress import Figures, Progress
 
 #: seconds between two lines where there is no terminal
 _LINE_S = 30.0
 #: seconds over which rates are averaged
 _RATE_S = 10.0
+#: rows after which the cost of all is foretold from them
+_ENOUGH_ROWS = 20
 
 
 def watcher(*, quiet: bool, stream: TextIO | None = None) -> Progress:
@@ -33,6 +36,17 @@ def say(message: str, stream: TextIO) -> None:
     except OSError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def cost_words(cost_usd: float | None, unpriced: int, done: int, total: int) -> str:
+    """What the answers to `done` of `total` rows cost and what all may cost: `$0.12, about $3.40 in all`."""
+    if cost_usd is None:
+        return "unknown"
+    if unpriced:
+        return f"at least {dollars(cost_usd)}"
+    if not min(_ENOUGH_ROWS, total - 1) <= done < total or not done:
+        return dollars(cost_usd)
+    return f"{dollars(cost_usd)}, about {dollars(cost_usd * total / done)} in all"
 
 
 class Rates:
@@ -91,7 +105,7 @@ class Bar:
         rows_s, tokens_s = self._rates.update(figures)
         words = (
             f"ok {figures.completed} failed {figures.failed} in flight {figures.in_flight}"
-            f" {rows_s:.0f} rows/s {tokens_s:.0f} tok/s"
+            f" {rows_s:.0f} rows/s {tokens_s:.0f} tok/s{_cost_so_far(figures, ' · ')}"
         )
         if figures.why_waiting:
             words += f" · {figures.why_waiting}"
@@ -154,15 +168,24 @@ class Lines:
         )
         left = figures.total - figures.done
         if rows_s > 0 and left:
-            words += f", about {_duration(left / rows_s)} left"
+            words += f", about {duration(left / rows_s)} left"
+        words += _cost_so_far(figures, "; ")
         self.note(f"{words}; {figures.why_waiting}" if figures.why_waiting else words)
+
+
+def _cost_so_far(figures: Figures, before: str) -> str:
+    """The cost with what stands before it; nothing while it is not known."""
+    if figures.cost_usd is None:
+        return ""
+    return before + cost_words(figures.cost_usd, figures.unpriced, figures.done, figures.total)
 
 
 def _time_of_day() -> str:
     return time.strftime("%H:%M:%S")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Some seconds as people say them."""
     minutes, _ = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"

@@ -7,42 +7,92 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from batcher import run
-from batcher.cli.bar import say, watcher
-from batcher.errors import BatcherError
+from batcher.cli.bar import cost_words, say, watcher
+from batcher.cli.sampling import forecast_of, render_sample
+from batcher.errors import BatcherError, BudgetError
 from batcher.job import load_job
+from batcher.progress import Figures, Progress
 from batcher.records import Report
 
 #: exit codes after which the same command is all that is needed
 _CARRY_ON = (69, 75, 129, 130, 143)
 
 
-def run_job(path: Path, overrides: Sequence[str], *, quiet: bool, verbose: bool, as_json: bool) -> int:
-    """Run a job, print its report, and return the exit code."""
+def run_job(
+    path: Path,
+    overrides: Sequence[str],
+    *,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    limit: int | None = None,
+    spread: bool = False,
+) -> int:
+    """Run a job, or `limit` rows of it, print its report, and return the exit code."""
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     job = load_job(path, overrides=overrides)
+    last = Last(watcher(quiet=quiet))
     try:
-        report = run(job, progress=watcher(quiet=quiet))
+        report = run(job, progress=last, limit=limit, spread=spread)
     except BatcherError as error:
         complain(error)
         if error.exit_code in _CARRY_ON:
-            again = ["batcher", "run", str(path), *(word for value in overrides for word in ("--set", value))]
-            say(f"carry on with: {shlex.join(again)}", sys.stderr)
+            some = () if limit is None else ("--limit", str(limit), *(["--spread"] if spread else ()))
+            say(f"carry on with: {_command(path, overrides, some)}", sys.stderr)
         return error.exit_code
+    rest = forecast_of(report, job)
+    if rest is not None:
+        if as_json:
+            say(orjson.dumps({**as_values(report), "forecast": asdict(rest)}).decode(), sys.stdout)
+        elif not quiet:
+            again, limit_found = _command(path, overrides), last.figures.limit
+            say(render_sample(report, rest, job, found_limit=limit_found, again=again), sys.stdout)
+        return BudgetError.exit_code
     failed = report.totals.failed
     if as_json:
-        say(orjson.dumps({**asdict(report), "complete": report.complete}).decode(), sys.stdout)
+        say(orjson.dumps(as_values(report)).decode(), sys.stdout)
     elif not quiet:
         say(render_report(report), sys.stdout)
     if quiet and failed:
         say(f"batcher: {failed} of {report.rows} rows failed; see {shown(report.path)}", sys.stderr)
     return 3 if failed else 0
+
+
+class Last:
+    """Passes everything on to a watcher, and keeps the last figures."""
+
+    def __init__(self, watcher: Progress) -> None:
+        self._watcher = watcher
+        self.figures = Figures()
+        self.started, self.updated, self.note = watcher.started, watcher.updated, watcher.note
+
+    def finished(self, figures: Figures) -> None:
+        """See `Progress`."""
+        self.figures = figures
+        self._watcher.finished(figures)
+
+
+def _command(path: Path, overrides: Sequence[str], more: Sequence[str] = ()) -> str:
+    """The command that runs the job as it was run, for a shell."""
+    return shlex.join(["batcher", "run", str(path), *more, *(word for value in overrides for word in ("--set", value))])
+
+
+def as_values(report: Report) -> dict[str, Any]:
+    """The report as JSON values; a cost that is not known is null, one that is too low comes with `unpriced`."""
+    totals = {**asdict(report.totals), "cost_usd": report.totals.known_cost_usd}
+    values = {"path": report.path, "rows": report.rows, "totals": totals, "parts": report.parts}
+    if report.measured is not None:
+        sums = ((field.name, getattr(report.measured, field.name)) for field in fields(report.measured))
+        values["measured"] = {name: {"rows": s.rows, "mean": s.mean, "deviation": s.deviation} for name, s in sums}
+    return {**values, "complete": report.complete}
 
 
 def render_report(report: Report) -> str:
@@ -51,7 +101,8 @@ def render_report(report: Report) -> str:
     files = f"'{place}/*.parquet'"
     lines = [
         f"{report.rows} rows: {totals.completed} completed, {totals.failed} failed;"
-        f" {totals.prompt_tokens:,} prompt and {totals.completion_tokens:,} completion tokens",
+        f" {totals.prompt_tokens:,} prompt and {totals.completion_tokens:,} completion tokens,"
+        f" cost {cost_words(totals.known_cost_usd, totals.unpriced, report.rows, report.rows)}",
     ]
     if totals.ambiguous:
         lines.append(f"{totals.ambiguous} requests were sent but no answer was seen; they may have been paid for")

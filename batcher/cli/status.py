@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from batcher.cli.bar import cost_words
 from batcher.cli.running import shown
 from batcher.errors import InputError, StorageError
 from batcher.job import load_job
@@ -52,6 +53,7 @@ def render_status(folder: Path, summary: dict[str, Any]) -> str:
         f"rows:   {done} of {summary['total']} ({summary['completed']} completed, {summary['failed']} failed),"
         f" {summary['in_flight']} in flight, {summary['waiting']} waiting for another attempt",
         f"tokens: {summary['prompt_tokens']:,} prompt, {summary['completion_tokens']:,} completion",
+        f"cost:   {cost_words(summary.get('cost_usd'), summary.get('unpriced', 0), done, summary['total'])}",
     ]
     if summary["ambiguous"]:
         lines.append(f"unsure: {summary['ambiguous']} requests may have been paid for without an answer")

@@ -26,6 +26,7 @@ from batcher.guard import Guard
 from batcher.job import Job, read_key
 from batcher.limits import Limiter
 from batcher.plan import Plan
+from batcher.pricing import prices_of
 from batcher.progress import Figures, Progress
 from batcher.prompt import Builder
 from batcher.records import Shard
@@ -59,6 +60,7 @@ async def _work(
     schema = load_catalogue(job.catalogue).schema_of(job.model)
     feed = await anyio.to_thread.run_sync(lambda: Feed(plan, shards, rundir, Builder(job, schema)))
     figures = await anyio.to_thread.run_sync(_figures, plan, rundir)
+    prices = await anyio.to_thread.run_sync(prices_of, job)
     proven = figures.completed > 0
     random = Random()  # noqa: S311 - spreads retries, no secret
     limiter = Limiter(
@@ -71,7 +73,9 @@ async def _work(
     )
     client = open_client(destination(job, base_url), job.limits.concurrency)
     guard = Guard(proven=proven)
-    worker = Worker(job, rundir, feed, client, limiter=limiter, guard=guard, figures=figures, random=random)
+    worker = Worker(
+        job, rundir, feed, client, limiter=limiter, guard=guard, figures=figures, random=random, prices=prices
+    )
     await anyio.to_thread.run_sync(rundir.journal.lay_in_reserve)
     progress.started(figures)
     if rundir.orphaned:
@@ -85,7 +89,7 @@ async def _work(
             helpers.start_soon(_report, worker, rundir, progress)
             reason = await worker.run()
             helpers.cancel_scope.cancel()
-        state = "stopped" if reason else "finished"
+        state = "finished" if reason is None and figures.done == figures.total else "stopped"
     finally:
         with anyio.CancelScope(shield=True):
             await client.close()
@@ -153,6 +157,8 @@ def _figures(plan: Plan, rundir: RunDir) -> Figures:
         ambiguous=totals.ambiguous,
         prompt_tokens=totals.prompt_tokens,
         completion_tokens=totals.completion_tokens,
+        cost_usd=totals.known_cost_usd if totals.rows else None,
+        unpriced=totals.unpriced,
     )
 
 

@@ -15,8 +15,9 @@ import orjson
 
 from batcher.errors import StorageError
 from batcher.journal.rescue import find_rescued
-from batcher.journal.tables import Part, insert, note_part, open_totals, outcome_of, part_of
+from batcher.journal.tables import Part, insert, measured, note_part, open_totals, outcome_of, part_of
 from batcher.journal.writer import Writer
+from batcher.measured import Measured
 from batcher.records import Outcome, Shard, Spent, Totals
 
 _log = logging.getLogger(__name__)
@@ -96,6 +97,10 @@ class Journal(Writer):
         """Return the sums over all outcomes and attempts that are not in a part yet."""
 
         return self._call(open_totals)
+
+    def measured(self) -> Measured:
+        """Return what the completed rows used whose shard is not published."""
+        return self._call(measured)
 
     def parts(self) -> dict[int, Part]:
         """Return the published parts by shard number."""

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from batcher.measured import Measured, Sums
 from batcher.records import ApiError, Outcome, Spent, Totals
 
 T = TypeVar("T")
@@ -192,3 +193,11 @@ def open_totals(db: sqlite3.Connection) -> Totals:
     for (used,) in db.execute("SELECT spent FROM attempts WHERE spent IS NOT NULL"):
         totals.count(Spent(**orjson.loads(used)))
     return totals
+
+
+def measured(db: sqlite3.Connection) -> Measured:
+    """Return what the completed rows used that are not in a part."""
+    names = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s")
+    sums = ", ".join(f"count({name}), total({name}), total(1.0 * {name} * {name})" for name in names)
+    found = db.execute(f"SELECT {sums} FROM outcomes WHERE status = 'completed'").fetchone()  # noqa: S608 - names of ours
+    return Measured(*(Sums(*found[first : first + 3]) for first in range(0, len(found), 3)))

@@ -27,7 +27,7 @@ class FakeShard:
     """As much of an open shard as the window knows."""
 
     def __init__(self, missing: int) -> None:
-        self.missing, self.all_read, self.abandoned = missing, False, False
+        self.missing, self.all_read, self.abandoned, self.partial = missing, False, False, False
 
     @property
     def ready(self) -> bool:
