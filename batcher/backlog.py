@@ -97,3 +97,8 @@ class Backlog:
     def settled(self, pending: Pending) -> None:
         """Note that a row has its outcome: its request is not needed any more."""
         self._unsettled_bytes -= len(pending.prompt.body)
+
+    def unsettled(self, pending: Pending, due_s: float) -> None:
+        """Take back a row that was settled, until it is due: its outcome does not count."""
+        self._unsettled_bytes += len(pending.prompt.body)
+        self.wait(pending, due_s)

@@ -65,10 +65,17 @@ class StorageError(BatcherError):
     exit_code = 74
 
 
+class DiskFullError(StorageError):
+    """There is no room in the output folder; what was received before is safe."""
+
+
 class BudgetError(BatcherError):
     """A limit of the job file on tokens, money or time is reached; everything received is saved."""
 
     exit_code = 75
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message and f"{message}; the other rows stay pending: raise the limit or run again later")
 
 
 class LockedError(BatcherError):

@@ -5,19 +5,34 @@ and rows must not be written off for it. So failures that the endpoint gave are 
 next success shows that the run is sound; when too many are held, the run is to stop and the held rows stay pending.
 Failures that are a row's own by nature (too long, filtered, unreadable) prove nothing and pass at once.
 
+A row may also run out of attempts while nothing succeeds. When something does at last, such a row is *excused*: the
+endpoint was down, so it is asked again instead of written off.
+
 Pure: no clock, no journal.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 from batcher.errors import BatcherError, EndpointError, EndpointRefusedError
+from batcher.pending import Pending
 from batcher.records import Outcome
 
 #: failures in a row that stop a run in which nothing has ever succeeded; and one that has worked before
 FIRST = 20
 LATER = 200
+
+
+@dataclass(slots=True)
+class Held:
+    """A failure that is held back."""
+
+    pending: Pending
+    outcome: Outcome
+    #: nothing succeeded since the row first failed, so the next success excuses it
+    excusable: bool = False
 
 
 class Guard:
@@ -26,29 +41,34 @@ class Guard:
     def __init__(self, *, proven: bool) -> None:
         self._proven = proven
         self._limit = LATER if proven else FIRST
-        self._held: list[Outcome] = []
+        self.held: list[Held] = []
 
     def __repr__(self) -> str:
-        return f"<Guard: {len(self._held)} of {self._limit} failures held>"
+        return f"<Guard: {len(self.held)} of {self._limit} failures held>"
 
-    def failed(self, outcome: Outcome) -> bool:
-        """Hold back a failure; True if the run should stop now."""
-        self._held.append(outcome)
-        return len(self._held) >= self._limit
+    def failed(self, held: Held) -> bool:
+        """Hold back a failure; True if that are too many now."""
+        self.held.append(held)
+        return len(self.held) >= self._limit
 
-    def succeeded(self) -> list[Outcome]:
-        """Note a success: the run is sound. Returns the outcomes that were held back, which count now."""
+    def succeeded(self) -> list[Held]:
+        """Note a success: the run is sound. Returns what was held back."""
         self._proven, self._limit = True, LATER
         return self.give_up_holding()
 
     @property
+    def is_outage(self) -> bool:
+        """What is held tells of an endpoint that is down, and will work again: it has worked before."""
+        return self._proven and self.provider_is_down()
+
+    @property
     def may_believe(self) -> bool:
         """At the end of the rows: a few failures are the rows' own if the endpoint has worked, others prove nothing."""
-        return not self._held or (self._proven and len(self._held) < FIRST)
+        return not self.held or (self._proven and len(self.held) < FIRST)
 
-    def give_up_holding(self) -> list[Outcome]:
-        """Return the outcomes that were held back; they count now."""
-        held, self._held = self._held, []
+    def give_up_holding(self) -> list[Held]:
+        """Return what was held back."""
+        held, self.held = self.held, []
         return held
 
     def as_error(self) -> BatcherError:
@@ -60,16 +80,18 @@ class Guard:
         """Why the run stops, in one line without the provider's words."""
         (code, count), *_ = self.causes()
         rows = (
-            f"{len(self._held)} rows failed one after the other" if len(self._held) > 1 else "the only row asked failed"
+            f"{len(self.held)} rows failed one after the other" if len(self.held) > 1 else "the only row asked failed"
         )
         return f"{rows} and none succeeded; {count} with {code}"
 
     def causes(self) -> list[tuple[str, int]]:
         """Error codes of what is held, the most frequent first."""
-        codes = (o.error.code or "unknown" if o.error else "unknown" for o in self._held)
+        errors = (held.outcome.error for held in self.held)
+        codes = (error.code or "unknown" if error else "unknown" for error in errors)
         return Counter(codes).most_common()
 
     def provider_is_down(self) -> bool:
         """Most of what is held are server-side errors or broken connections, not refused requests."""
-        refused = sum(1 for o in self._held if o.error and o.error.http_status and 400 <= o.error.http_status < 500)
-        return refused * 2 < len(self._held)
+        errors = (held.outcome.error for held in self.held)
+        refused = sum(1 for error in errors if error and error.http_status and 400 <= error.http_status < 500)
+        return refused * 2 < len(self.held)

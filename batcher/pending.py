@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 
+from batcher.budget import Reserved
 from batcher.records import ApiError, Outcome, Prompt, Spent, Usage
 from batcher.retry import Action, Verdict, backoff_s
 from batcher.shard import OpenShard
 
 #: refusals, each while other rows succeed, after which a row fails: it is the row that the endpoint cannot bear
 MOST_REFUSALS = 50
+#: how often a row gets new attempts because the endpoint, not the row, seemed to fail
+MOST_EXCUSES = 5
 
 _NOTHING = Spent()
 
@@ -33,11 +37,17 @@ class Pending:
     by_code: dict[str, int] = field(default_factory=dict)
     #: attempts of this run that count against nothing, but came while other rows succeeded
     refusals: int = 0
+    #: when the first of these failures came; infinite while there is none
+    failing_since_s: float = inf
+    #: how often they were forgiven
+    excuses: int = 0
     #: when the current attempt was sent: on the monotonic clock, and seconds since 1970 UTC
     sent_at_s: float = 0.0
     requested_at: float = 0.0
+    #: what the budget has put aside for the current attempt
+    reserved: Reserved | None = None
 
-    def exhausted(self, verdict: Verdict, *, succeeded_at_s: float, max_attempts: int) -> bool:
+    def exhausted(self, verdict: Verdict, now_s: float, *, succeeded_at_s: float, max_attempts: int) -> bool:
         """Count an attempt that failed; whether it was the last one this row may have.
 
         `succeeded_at_s` is when any row last succeeded: a refusal counts only if others get through meanwhile.
@@ -47,9 +57,20 @@ class Pending:
             return self.refusals >= MOST_REFUSALS
         code = (verdict.error.code if verdict.error else None) or "unknown"
         self.failures += 1
+        self.failing_since_s = min(self.failing_since_s, now_s)
         self.by_code[code] = self.by_code.get(code, 0) + 1
         too_many = verdict.max_retries is not None and self.by_code[code] > verdict.max_retries
         return too_many or self.failures >= max_attempts
+
+    def is_excusable(self, succeeded_at_s: float) -> bool:
+        """Whether nothing has succeeded since the row first failed; it is no excuse time and again."""
+        return succeeded_at_s <= self.failing_since_s < inf and self.excuses < MOST_EXCUSES
+
+    def forgive(self) -> None:
+        """Count the attempts of this run anew: none of the failures so far was the row's fault."""
+        self.excuses += 1
+        self.failures, self.refusals, self.failing_since_s = 0, 0, inf
+        self.by_code.clear()
 
     def pause_s(self, verdict: Verdict, random: Random) -> float:
         """Return how long this row waits for its next attempt."""
@@ -58,14 +79,15 @@ class Pending:
         # the limiter holds back everybody; the row itself only keeps out of step with the others
         return (verdict.wait_s or 0.0) + random.uniform(0.0, min(60.0, 1.25**self.refusals))
 
-    def used(self, usage: Usage, cost_usd: float | None) -> None:
-        """Count what an answer used, whether or not it can be kept."""
+    def used(self, usage: Usage, cost_usd: float | None) -> Spent:
+        """Count what an answer used, whether or not it can be kept, and return it."""
         cached = usage.prompt_tokens_details.get("cached_tokens")
         spent = Spent(usage.prompt_tokens, cached, usage.completion_tokens, cost_usd)
         if self.spent is None:
             self.spent = spent
         else:
             self.spent.add(spent)
+        return spent
 
     def outcome(self, body: bytes, now_s: float, error: ApiError | None = None) -> Outcome:
         """Return the outcome that the current attempt decided: completed if there is no error."""

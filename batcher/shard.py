@@ -8,12 +8,13 @@ file changes meanwhile. The spool is not durable and need not be: a new process 
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
-from batcher.errors import StorageError
+from batcher.errors import DiskFullError, StorageError
 from batcher.part import write_part
 from batcher.records import Shard
 from batcher.rundir import RunDir
@@ -105,7 +106,8 @@ class OpenShard:
 
 
 def _unwritable(path: Path, error: OSError) -> StorageError:
-    return StorageError(
+    kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+    return kind(
         f"{path} cannot be written: {error.strerror or error}. What was received before is safe;"
         " make room and run the same command again"
     )

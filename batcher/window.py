@@ -1,8 +1,8 @@
 """The window of open shards: outcomes go in, finished shards come out.
 
-Between a row's answer and its part an outcome may be held back by the guard, then it is recorded in the journal, and
-only its commit counts. A shard whose rows all have committed outcomes is ready to be written. The window is bounded, so
-memory and disk are, and wide enough that one slow row never idles the pool.
+An outcome is recorded in the journal, and only its commit counts. A shard whose rows all have committed outcomes is
+ready to be written. The window is bounded, so memory and disk are, and wide enough that one slow row never idles the
+pool.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-from batcher.guard import Guard
 from batcher.journal import Journal
 from batcher.progress import Figures
 from batcher.records import Outcome
@@ -26,10 +25,9 @@ def window_size(concurrency: int, rows_per_part: int) -> int:
 class Window:
     """The open shards of one worker, and the outcomes that are not committed yet."""
 
-    def __init__(self, journal: Journal, size: int, guard: Guard, figures: Figures) -> None:
-        self._journal, self._size, self._guard, self._figures = journal, size, guard, figures
+    def __init__(self, journal: Journal, size: int, figures: Figures) -> None:
+        self._journal, self._size, self._figures = journal, size, figures
         self._open: set[OpenShard] = set()
-        self._held: dict[int, OpenShard] = {}
         self._recorded: dict[int, OpenShard] = {}
         #: bytes of answers that wait for their commit
         self.unsaved_bytes = 0
@@ -37,7 +35,7 @@ class Window:
         self.ready: deque[OpenShard] = deque()
 
     def __repr__(self) -> str:
-        return f"<Window: {len(self._open)} of {self._size} shards, {len(self._recorded)} rows recorded, {self._guard}>"
+        return f"<Window: {len(self._open)} of {self._size} shards, {len(self._recorded)} rows recorded>"
 
     @property
     def full(self) -> bool:
@@ -51,7 +49,7 @@ class Window:
 
     @property
     def at_rest(self) -> bool:
-        """No outcome waits for its commit and no shard to be written. Held outcomes may remain."""
+        """No outcome waits for its commit and no shard to be written."""
         return not self._recorded and not self.ready
 
     def opened(self, shard: OpenShard, *, all_read: bool) -> None:
@@ -71,26 +69,6 @@ class Window:
         self._recorded[outcome.row_index] = shard
         self.unsaved_bytes += len(outcome.body)
         self._journal.record(outcome)
-
-    def hold(self, outcome: Outcome, shard: OpenShard) -> bool:
-        """Hold back a failure until something succeeds; True if so many are held that the run should stop."""
-        self._held[outcome.row_index] = shard
-        return self._guard.failed(outcome)
-
-    def succeeded(self) -> None:
-        """Believe the failures that were held back: something succeeded."""
-        self._record_held(self._guard.succeeded())
-
-    def believe(self) -> bool:
-        """Believe the held failures, as no more rows will come that could succeed; False if they prove nothing."""
-        if self._guard.may_believe:
-            self._record_held(self._guard.give_up_holding())
-            return True
-        return False
-
-    def _record_held(self, outcomes: Iterable[Outcome]) -> None:
-        for outcome in outcomes:
-            self.record(outcome, self._held.pop(outcome.row_index))
 
     def committed(self, outcomes: Iterable[Outcome]) -> None:
         """Count outcomes that the journal has made durable."""

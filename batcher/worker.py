@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from random import Random
 
 import anyio
 import anyio.abc
@@ -24,18 +23,16 @@ import anyio.to_thread
 
 from batcher.backlog import Backlog
 from batcher.client import Client
-from batcher.errors import BatcherError, EndpointError, Interrupted, StorageError
+from batcher.errors import BatcherError, BudgetError, DiskFullError, EndpointError, Interrupted, StorageError
 from batcher.feed import Feed
-from batcher.guard import Guard
 from batcher.job import Job
 from batcher.journal import Batch
-from batcher.limits import Limiter
+from batcher.limits.bound import DISK, INPUT
 from batcher.pending import Pending
-from batcher.pricing import Prices
 from batcher.progress import Figures
-from batcher.records import Fault, Outcome, Reply
-from batcher.retry import Action, Verdict, is_row_specific, safely_judged
 from batcher.rundir import RunDir
+from batcher.settling import Rules, Settling
+from batcher.shard import OpenShard
 from batcher.window import Window, window_size
 
 #: rows and bytes of requests that are read ahead of what is being sent
@@ -45,6 +42,8 @@ _FRESH_BYTES = 8 << 20
 _PARTS_AT_THE_END = 10
 #: bytes of answers that may wait for their commit before no more requests are sent
 _UNSAVED_BYTES = 64 << 20
+#: seconds after which a part that found no room is written again
+_PART_RETRY_S = 5.0
 
 
 class Worker:
@@ -57,25 +56,24 @@ class Worker:
         feed: Feed,
         client: Client,
         *,
-        limiter: Limiter,
-        guard: Guard,
+        rules: Rules,
         figures: Figures,
-        random: Random,
-        prices: Prices | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._journal, self._feed, self._client = rundir.journal, feed, client
-        self._limiter, self._guard, self.figures = limiter, guard, figures
-        self._random, self._clock, self._wall_clock, self._prices = random, clock, wall_clock, prices
-        self._slots_allowed = job.limits.concurrency
-        self._max_attempts = job.limits.max_attempts
+        self._journal, self._feed = rundir.journal, feed
+        #: makes the attempts; may be replaced by one with another key
+        self.client = client
+        self._limiter, self._budget, self.figures = rules.limiter, rules.budget, figures
+        self._clock, self._wall_clock = clock, wall_clock
+        self._limits = job.limits
         self._rows = Backlog(
             max_bytes=job.limits.max_inflight_mb << 20, max_waiting=max(256, 4 * job.limits.concurrency)
         )
         self._in_flight = 0
         size = window_size(job.limits.concurrency, job.output.rows_per_part)
-        self._window = Window(rundir.journal, size, guard, figures)
+        self._window = Window(rundir.journal, size, figures)
+        self._settling = Settling(job, rundir.journal, self._rows, self._window, figures, rules, self.stop)
 
         self._idle: list[asyncio.Future[Pending]] = []
         self._slots = 0
@@ -83,10 +81,12 @@ class Worker:
         self._lookahead = 0
         self._all_read = False
         self._stopping: BatcherError | None = None
-        self._disk_full = False
-        self._last_trouble = ""
-        self._succeeded_at_s = 0.0
+        #: why there is no room: for the journal, for a part
+        self._disk_full: StorageError | None = None
+        self._part_held: StorageError | None = None
         self._writing = False
+        self._held_since_s = 0.0
+        self._started_s = clock()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._wants = anyio.Event()
@@ -121,8 +121,9 @@ class Worker:
             self._stopping = reason  # who asked it to stop should hear why it would not have gone on
         if self._stopping is None:
             self._stopping = reason
+            self._settling.stopping = True
             while self._rows.ready:
-                self._release(self._rows.ready.popleft())
+                self._settling.release(self._rows.ready.popleft())
             self._pump()
 
     def stop_now(self) -> None:
@@ -130,14 +131,30 @@ class Worker:
         self._over.set()
 
     def look(self) -> None:
-        """Bring the figures up to date, and stop if the limiter sees no hope. Call a few times a second."""
+        """Bring the figures up to date, and stop if there is no hope or no time left. Call a few times a second."""
         now = self._clock()
-        reason = self._limiter.hopeless(now)
-        if reason is not None:
-            self.stop(EndpointError(f"{reason} ({self._last_trouble}); run the same command again later"))
+        if (reason := self._limiter.hopeless(now)) is not None:
+            self.stop(EndpointError(f"{reason} ({self._settling.trouble}); run the same command again later"))
+        if self._limits.max_runtime_s is not None and now - self._started_s >= self._limits.max_runtime_s:
+            self.stop(BudgetError(f"limits.max_runtime_s: {self._limits.max_runtime_s:g} s are over"))
+        self._limiter.looked(self._in_flight, now, unused_for=self._missing(), cpu_s=time.thread_time())
         figures = self.figures
         figures.in_flight, figures.waiting = self._in_flight, self._rows.waiting
-        figures.limit, figures.why_waiting = self._limiter.limit, self._limiter.why(now)
+        figures.limit, figures.why_waiting = self._limiter.limit, self._why(now)
+
+    def _why(self, now: float) -> str | None:
+        """Why nothing or less is sent at the moment, in words, or None."""
+        if held := self._disk_full or self._part_held:
+            return f"no room on the disk, waiting for up to {self._limits.max_full_disk_s:g} s ({held})"
+        if self._in_flight and (reason := self._budget.reason()):
+            return f"{reason}, waiting for what is in flight"
+        return self._limiter.why(now)
+
+    def _missing(self) -> str | None:
+        """What rows to send are missing for, if they are: the input or the disk."""
+        if self._rows.ready or (self._all_read and self._rows.empty):
+            return None
+        return DISK if self._rows.leasing or self._rows.fresh else INPUT
 
     # -- the pump: decides what happens next; the only place that leases and hands out rows
 
@@ -145,16 +162,16 @@ class Worker:
         if self._over.is_set():
             return
         now = self._clock()
-        if self._stopping is None and not self._disk_full:
+        if self._stopping is None and self._disk_full is None:
             self._lease_more(now)
-            while self._may_send(now) and self._hand_out(now):
-                pass
+            while (self._idle or self._slots < self._limits.concurrency) and (pending := self._next(now)):
+                self._hand_out(pending)
             self._arm_timer(now)
             if self._wants_rows():
                 self._wants.set()
         if self._window.ready:
             self._finishes.set()
-        if self._is_over():
+        if self._is_over(now):
             self._over.set()
 
     def _lease_more(self, now: float) -> None:
@@ -166,27 +183,31 @@ class Worker:
         if chosen:
             self._journal.lease(chosen)
 
-    def _may_send(self, now: float) -> bool:
-        held_back = self._stopping is not None or self._disk_full or not self._rows.ready
-        return not held_back and self._limiter.allowance(self._in_flight, now) > 0
-
-    def _hand_out(self, now: float) -> bool:
-        """Give a ready row to a resting slot or a new one; False if all slots are busy."""
+    def _hand_out(self, pending: Pending) -> None:
+        """Give a row to a resting slot or a new one."""
         if self._idle:
-            self._idle.pop().set_result(self._dispatch(now))
-        elif self._slots < self._slots_allowed:
-            self._slots += 1
-            self._tasks.start_soon(self._slot, self._dispatch(now))
+            self._idle.pop().set_result(pending)
         else:
-            return False
-        return True
+            self._slots += 1
+            self._tasks.start_soon(self._slot, pending)
 
-    def _dispatch(self, now: float) -> Pending:
+    def _next(self, now: float) -> Pending | None:
+        """Return the next ready row as one that is being sent; None if none may be sent now."""
+        if self._stopping is not None or self._disk_full is not None or not self._rows.ready:
+            return None
+        if self._limiter.allowance(self._in_flight, now) <= 0:
+            return None
+        size = len(self._rows.ready[0].prompt.body)
+        reserved = self._budget.reserve(size)
+        if reserved is None:
+            if not self._in_flight:
+                self.stop(BudgetError(self._budget.reason()))
+            return None
         pending = self._rows.ready.popleft()
-        pending.sent_at_s, pending.requested_at = now, self._wall_clock()
+        pending.sent_at_s, pending.requested_at, pending.reserved = now, self._wall_clock(), reserved
         self._in_flight += 1
         self._dispatched += 1
-        self._limiter.sent(now, len(pending.prompt.body) // 4)
+        self._limiter.sent(now, size // 4)
         return pending
 
     def _arm_timer(self, now: float) -> None:
@@ -194,7 +215,7 @@ class Worker:
         opens = None if self._rows.empty else self._limiter.wake_at(now)
         if opens is None and self._in_flight >= self._limiter.limit:
             return  # only an answer makes room
-        due = self._rows.next_due_s if opens is None else opens  # a row that falls due earlier could not be sent
+        due = self._rows.next_due_s if opens is None else opens  # a row due earlier could not be sent
         if due is None or (self._timer is not None and self._timer_due <= due):
             return  # nothing to wait for, or the timer rings early and sets itself again
         if self._timer is not None:
@@ -206,14 +227,14 @@ class Worker:
         self._timer = None
         self._pump()
 
-    def _is_over(self) -> bool:
+    def _is_over(self, now: float) -> bool:
         if self._in_flight or self._rows.leasing or self._writing or self._window.uncommitted:
             return False
         if self._stopping is not None:
             return not self._window.ready or self._leaves_parts()
-        if self._rows.empty and (self._all_read or self._window.full) and not self._window.believe():
-            self.stop(self._guard.as_error())
-            return False  # stop() asked again
+        if self._rows.empty and (self._all_read or self._window.full) and not self._settling.conclude(now):
+            self._arm_timer(now)  # for rows that it has put back
+            return False
         return self._all_read and self._rows.empty and self._window.at_rest
 
     # -- a slot: send, settle, take the next
@@ -224,78 +245,14 @@ class Worker:
                 rest: asyncio.Future[Pending] = asyncio.get_running_loop().create_future()
                 self._idle.append(rest)
                 pending = await rest
-            result = await self._client.send(pending.prompt.body)
-            pending = self._settle(pending, result)
+            result = await self.client.send(pending.prompt.body)
+            now, in_flight = self._clock(), self._in_flight
+            self._in_flight -= 1
+            self._settling.settle(pending, result, now, self._wall_clock(), in_flight)
+            pending = self._next(now)
+            self._pump()
 
-    def _settle(self, pending: Pending, result: Reply | Fault) -> Pending | None:
-        """Act on the result of an attempt, and take the next ready row if one may be sent at once."""
-        now = self._clock()
-        self._last_trouble = result.message if isinstance(result, Fault) else f"HTTP {result.status}"
-        verdict = safely_judged(result, json_mode=pending.prompt.json_mode, now_s=self._wall_clock())
-        tokens = verdict.completion.usage.total_tokens if verdict.completion else None
-        self._limiter.answered(
-            pending.sent_at_s,
-            now,
-            verdict.signal,
-            wait_s=verdict.wait_s,
-            tokens=tokens,
-            in_flight=self._in_flight,
-            headers=result.headers if isinstance(result, Reply) else None,
-        )
-        self._in_flight -= 1
-        pending.attempts += 1
-        pending.ambiguous += verdict.ambiguous
-        self.figures.ambiguous += verdict.ambiguous
-        if verdict.completion is not None:
-            usage = verdict.completion.usage
-            cost_usd = self._prices.cost_usd(usage, pending.requested_at) if self._prices else None
-            pending.used(usage, cost_usd)
-            self.figures.paid(cost_usd)
-        self._act(pending, verdict, result, now)
-        next_one = self._dispatch(now) if self._may_send(now) else None
-        self._pump()
-        return next_one
-
-    def _act(self, pending: Pending, verdict: Verdict, result: Reply | Fault, now: float) -> None:
-        match verdict.action:
-            case Action.COMPLETE:
-                self._succeeded_at_s = now
-                self._rows.settled(pending)
-                self._window.record(pending.outcome(result.body, now), pending.shard)
-                if self._stopping is None:
-                    self._window.succeeded()
-            case Action.RETRY | Action.RETRY_FREE:
-                since, most = self._succeeded_at_s, self._max_attempts
-                if pending.exhausted(verdict, succeeded_at_s=since, max_attempts=most):
-                    self._fail(pending, pending.outcome(result.body, now, verdict.error))
-                else:
-                    self._wait(pending, verdict, now)
-            case Action.FAIL:
-                self._fail(pending, pending.outcome(result.body, now, verdict.error))
-            case Action.STOP:
-                self._release(pending)
-                self.stop(verdict.as_error())
-
-    def _wait(self, pending: Pending, verdict: Verdict, now: float) -> None:
-        self.figures.retries += 1
-        self._release(pending)
-        self._rows.wait(pending, now + pending.pause_s(verdict, self._random))
-
-    def _release(self, pending: Pending) -> None:
-        """Note that a row is not on its way any more, and has no outcome."""
-        self._journal.release(
-            pending.row_index, attempts=pending.attempts, ambiguous=pending.ambiguous, spent=pending.spent
-        )
-
-    def _fail(self, pending: Pending, outcome: Outcome) -> None:
-        """Record a failure, or hold it back until a success shows that it is the row's own."""
-        self._rows.settled(pending)
-        if outcome.error is not None and is_row_specific(outcome.error):
-            self._window.record(outcome, pending.shard)
-            return
-        self._release(pending)
-        if self._window.hold(outcome, pending.shard):
-            self.stop(self._guard.as_error())
+    # -- the journal speaks
 
     def committed(self, batch: Batch) -> None:
         """The journal has made a batch durable: leased rows may be sent, outcomes count."""
@@ -305,17 +262,17 @@ class Worker:
             if self._stopping is None:
                 self._rows.ready.append(pending)
             else:
-                self._release(pending)
+                self._settling.release(pending)
         self._window.committed(batch.outcomes)
         self._pump()
 
     def disk_full(self, error: StorageError) -> None:
         """Send nothing, read nothing and write no part until `has_room`; answers are still taken."""
-        self._disk_full = True
+        self._disk_full = error
 
     def has_room(self) -> None:
         """Go on: the disk has room again."""
-        self._disk_full = False
+        self._disk_full = None
         self._pump()
 
     def broke(self, error: StorageError, *, saving: bool) -> None:
@@ -326,7 +283,7 @@ class Worker:
             self._over.set()
 
     def _wants_rows(self) -> bool:
-        if self._stopping is not None or self._disk_full or self._all_read:
+        if self._stopping is not None or self._disk_full is not None or self._all_read:
             return False
         if self._rows.fresh >= _FRESH_ROWS + self._limiter.limit or self._rows.fresh_bytes >= _FRESH_BYTES:
             return False
@@ -353,21 +310,39 @@ class Worker:
 
     def _leaves_parts(self) -> bool:
         """Whether finished shards are left to the next run: there is no room for them, or it would take too long."""
-        too_many = self._stopping is not None and len(self._window.ready) > _PARTS_AT_THE_END
-        return too_many or self._disk_full or isinstance(self._stopping, StorageError)
+        if self._stopping is not None and (self._part_held or len(self._window.ready) > _PARTS_AT_THE_END):
+            return True
+        return self._disk_full is not None or isinstance(self._stopping, StorageError)
 
     async def _finish_shards(self) -> None:
-        """Write parts, one at a time: a second writer would double the memory and not the speed."""
+        """Write parts one at a time: a second writer would double the memory, not the speed."""
         while True:
             while not self._window.ready or self._leaves_parts():
                 self._finishes = anyio.Event()
                 await self._finishes.wait()
-            shard = self._window.ready[0]
-            self._writing = True
-            try:
-                await anyio.to_thread.run_sync(shard.finish)
-            except BatcherError as error:
-                self.stop(error)
-            self._writing = False
+            await self._finish(self._window.ready[0])
+
+    async def _finish(self, shard: OpenShard) -> None:
+        """Write a part; while the disk is full, again and again."""
+        self._writing = True
+        try:
+            await anyio.to_thread.run_sync(shard.finish)
+            self._part_held = None
+        except DiskFullError as error:
+            self._hold_part(error)
+        except BatcherError as error:
+            self.stop(error)
+        self._writing = False
+        if self._part_held is None or self._stopping is not None:
             self._window.closed(shard)
             self._pump()
+        else:
+            await anyio.sleep(_PART_RETRY_S)
+
+    def _hold_part(self, error: StorageError) -> None:
+        """Wait for room: the outcomes stay in the journal, and rows are asked as long as that has room."""
+        now = self._clock()
+        if self._part_held is None:
+            self._part_held, self._held_since_s = error, now
+        elif now - self._held_since_s >= self._limits.max_full_disk_s:
+            self.stop(error)

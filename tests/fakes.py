@@ -27,6 +27,7 @@ from batcher.progress import Figures
 from batcher.prompt import Builder
 from batcher.records import ApiError, Fault, FaultKind, Outcome, Reply
 from batcher.rundir import RunDir
+from batcher.settling import Rules
 from batcher.source import find_files
 from batcher.worker import Worker
 
@@ -246,10 +247,12 @@ class Work:
             rundir,
             feed,
             self.client,
-            limiter=Limiter(job.limits.concurrency, random=self.random, proven=proven),
-            guard=Guard(proven=proven),
+            rules=Rules(
+                limiter=Limiter(job.limits.concurrency, random=self.random, proven=proven),
+                guard=Guard(proven=proven),
+                random=self.random,
+            ),
             figures=self.figures,
-            random=self.random,
             clock=self._clock,
             wall_clock=lambda: 1_700_000_000.0,
         )

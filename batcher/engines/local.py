@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,19 +19,23 @@ from random import Random
 import anyio
 import anyio.to_thread
 
+from batcher.budget import Budget, answer_limit
 from batcher.catalogue import load_catalogue
-from batcher.client import Destination, open_client
-from batcher.errors import Interrupted
+from batcher.client import Client, Destination, open_client
+from batcher.client.gauges import watch_gauges
+from batcher.errors import Interrupted, JobError
 from batcher.feed import Feed
 from batcher.guard import Guard
 from batcher.job import Job, read_key
+from batcher.job.baseurl import SIMULATOR
 from batcher.limits import Limiter
 from batcher.plan import Plan
 from batcher.pricing import prices_of
 from batcher.progress import Figures, Progress
 from batcher.prompt import Builder
-from batcher.records import Shard
+from batcher.records import Shard, Totals
 from batcher.rundir import RunDir
+from batcher.settling import Rules
 from batcher.simulator import SimulatorOptions, start
 from batcher.tuning import tuned_process
 from batcher.worker import Worker
@@ -40,6 +45,8 @@ _log = logging.getLogger(__name__)
 #: seconds between two looks at the figures, and between two versions of summary.json
 _LOOK_S = 0.2
 _SUMMARY_S = 3.0
+#: seconds between two looks at the key while it is refused
+_KEY_S = 1.0
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -59,7 +66,8 @@ async def _work(
 ) -> None:
     schema = load_catalogue(job.catalogue).schema_of(job.model)
     feed = await anyio.to_thread.run_sync(lambda: Feed(plan, shards, rundir, Builder(job, schema)))
-    figures = await anyio.to_thread.run_sync(_figures, plan, rundir)
+    totals = await anyio.to_thread.run_sync(rundir.totals)
+    figures = _figures(plan, totals)
     prices = await anyio.to_thread.run_sync(prices_of, job)
     proven = figures.completed > 0
     random = Random()  # noqa: S311 - spreads retries, no secret
@@ -71,11 +79,10 @@ async def _work(
         proven=proven,
         random=random,
     )
-    client = open_client(destination(job, base_url), job.limits.concurrency)
-    guard = Guard(proven=proven)
-    worker = Worker(
-        job, rundir, feed, client, limiter=limiter, guard=guard, figures=figures, random=random, prices=prices
-    )
+    clients = [open_client(destination(job, base_url), job.limits.concurrency)]
+    budget = Budget(job.limits.max_total_tokens, job.limits.max_cost_usd, prices, totals, answer_limit(job))
+    rules = Rules(limiter=limiter, guard=Guard(proven=proven), random=random, budget=budget, prices=prices)
+    worker = Worker(job, rundir, feed, clients[0], rules=rules, figures=figures)
     await anyio.to_thread.run_sync(rundir.journal.lay_in_reserve)
     progress.started(figures)
     if rundir.orphaned:
@@ -87,12 +94,16 @@ async def _work(
         async with anyio.create_task_group() as helpers:
             helpers.start_soon(_listen, worker, progress, job.limits.grace_s)
             helpers.start_soon(_report, worker, rundir, progress)
+            helpers.start_soon(_renew_key, job, base_url, worker, limiter, clients)
+            if job.endpoint.base_url != SIMULATOR:
+                helpers.start_soon(_heed_gauges, job, base_url, worker, limiter)
             reason = await worker.run()
             helpers.cancel_scope.cancel()
         state = "finished" if reason is None and figures.done == figures.total else "stopped"
     finally:
         with anyio.CancelScope(shield=True):
-            await client.close()
+            for client in clients:
+                await client.close()
         worker.look()
         progress.finished(figures)
         rundir.write_summary({"state": state, **asdict(figures)})
@@ -117,7 +128,7 @@ def destination(job: Job, base_url: str) -> Destination:
     )
 
 
-async def _listen(worker: Worker, progress: Progress, grace_s: float | None) -> None:
+async def _listen(worker: Worker, progress: Progress, grace_s: float) -> None:
     """First signal: finish what is in flight, for `grace_s` at most. Second: leave now."""
     if threading.current_thread() is not threading.main_thread():
         return  # a thread gets no signals; whoever owns the main thread decides
@@ -129,12 +140,40 @@ async def _listen(worker: Worker, progress: Progress, grace_s: float | None) -> 
                 waiting = worker.figures.in_flight
                 progress.note(f"stopping: finishing {waiting} requests in flight (again to stop now)")
                 worker.stop(Interrupted(signum))
-                if grace_s is not None:
-                    asyncio.get_running_loop().call_later(grace_s, worker.stop_now)
+                asyncio.get_running_loop().call_later(grace_s, worker.stop_now)
             else:
                 progress.note("stopping now; requests in flight are given up and counted as perhaps paid")
                 worker.stop_now()
             first = False
+
+
+async def _renew_key(job: Job, base_url: str, worker: Worker, limiter: Limiter, clients: list[Client]) -> None:
+    """While the run finds out why it is refused, look whether the key was exchanged, and ask on with the new one."""
+    known = destination(job, base_url)
+    while True:
+        await anyio.sleep(_KEY_S)
+        if not limiter.suspecting:
+            continue
+        try:
+            found = await anyio.to_thread.run_sync(destination, job, base_url)
+        except JobError as error:  # the file is just being written
+            _log.warning("the key cannot be read: %s", error)
+            continue
+        if found.key is not None and (known.key is None or found.key.reveal() != known.key.reveal()):
+            known = found
+            clients.append(open_client(known, job.limits.concurrency))
+            worker.client = clients[-1]
+
+
+async def _heed_gauges(job: Job, base_url: str, worker: Worker, limiter: Limiter) -> None:
+    """Let the limiter know how full a self-hosted server says it is."""
+    before = worker.figures.completed
+    await watch_gauges(
+        base_url,
+        lambda running, waiting: limiter.gauged(running, waiting, time.monotonic()),
+        lambda: worker.figures.completed > before,
+        ca_file=job.endpoint.ca_file,
+    )
 
 
 async def _report(worker: Worker, rundir: RunDir, progress: Progress) -> None:
@@ -148,8 +187,7 @@ async def _report(worker: Worker, rundir: RunDir, progress: Progress) -> None:
         await anyio.sleep(_LOOK_S)
 
 
-def _figures(plan: Plan, rundir: RunDir) -> Figures:
-    totals = rundir.totals()
+def _figures(plan: Plan, totals: Totals) -> Figures:
     return Figures(
         total=plan.rows,
         completed=totals.completed,
@@ -165,7 +203,7 @@ def _figures(plan: Plan, rundir: RunDir) -> Figures:
 @contextmanager
 def endpoint_of(job: Job) -> Iterator[str]:
     """The base URL to send to; a simulator of our own lives as long as this."""
-    if job.endpoint.base_url != "simulator":
+    if job.endpoint.base_url != SIMULATOR:
         yield job.endpoint.base_url
         return
     options = job.endpoint.simulator

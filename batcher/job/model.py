@@ -199,7 +199,7 @@ class Limits(_Section):
     )
     max_runtime_s: float | None = Field(default=None, gt=0, description="Seconds after which one run stops.")
     max_unsure_share: float = Field(
-        default=0.5,
+        default=1.0,
         ge=0,
         description="Attempts perhaps paid for in vain, per completed row, at which a run stops.",
     )

@@ -36,6 +36,7 @@ from batcher.retry.rules import (
     UNKNOWN_ERROR,
     UNKNOWN_FINISH,
     Action,
+    Doubt,
     Rule,
     rule_of_status,
 )
@@ -43,14 +44,14 @@ from batcher.retry.rules import (
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["Action", "Verdict", "backoff_s", "is_row_specific", "judge", "safely_judged"]
+__all__ = ["Action", "Doubt", "Verdict", "backoff_s", "is_row_specific", "judge", "safely_judged"]
 
 #: a longer wait concerns everybody, not one row's attempts
 LONGEST_ROW_WAIT_S = 120.0
 #: the ceiling of our own backoff
-_log = logging.getLogger(__name__)
-
 LONGEST_BACKOFF_S = 60.0
+
+_log = logging.getLogger(__name__)
 
 #: what a person can do, by what the run ends with
 _ADVICE: dict[type[BatcherError], str] = {
@@ -79,6 +80,8 @@ class Verdict:
     #: what the run ends with, and why in words of ours; None unless the action is STOP
     stop: type[BatcherError] | None = None
     reason: str | None = None
+    #: what is to be found out first in a run that has had answers; None: nothing
+    doubt: Doubt | None = None
 
     def as_error(self) -> BatcherError:
         """Return what a run that stops for this verdict ends with, free of the provider's words."""
@@ -258,6 +261,7 @@ def _verdict(rule: Rule, error: ApiError, *, completion: Completion | None = Non
         max_retries=rule.max_retries,
         stop=rule.stop,
         reason=rule.reason,
+        doubt=rule.doubt,
     )
 
 

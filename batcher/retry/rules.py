@@ -30,6 +30,15 @@ class Action(Enum):
     STOP = "stop"
 
 
+class Doubt(Enum):
+    """Why a run that has had answers does not stop at once: it asks again to find out whether every row is refused."""
+
+    #: it may pass, since a key is exchanged or a certificate renewed; then the refused row is asked again
+    PASSING = "passing"
+    #: it may be about this one row, such as a prompt that a firewall dislikes; then the refused row fails
+    ROW = "row"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """One line of a table."""
@@ -44,22 +53,24 @@ class Rule:
     wait_s: float | None = None
     #: what a run that stops ends with
     stop: type[BatcherError] | None = None
+    #: what a run that has had answers finds out before it stops; None: nothing, it is sure
+    doubt: Doubt | None = None
     #: why it stops, for people
     reason: str | None = None
     #: the code the row shows instead of the provider's
     code: str | None = None
 
 
-def _stop(stop: type[BatcherError], reason: str) -> Rule:
-    return Rule(action=Action.STOP, stop=stop, reason=reason)
+def _stop(stop: type[BatcherError], reason: str, doubt: Doubt | None = None) -> Rule:
+    return Rule(action=Action.STOP, stop=stop, reason=reason, doubt=doubt)
 
 
 #: where a message says "per day" and nobody says until when: look again every quarter of an hour
 DAILY_LIMIT_WAIT_S = 900.0
 
 _RETRY = Rule(action=Action.RETRY)
-_MAYBE_PAID = Rule(action=Action.RETRY, ambiguous=True)
-_MAYBE_PAID_TWICE = Rule(action=Action.RETRY, ambiguous=True, max_retries=2)
+_MAYBE_PAID = Rule(action=Action.RETRY, signal=Signal.FAILING, ambiguous=True)
+_MAYBE_PAID_TWICE = replace(_MAYBE_PAID, max_retries=2)
 _THROTTLED = Rule(action=Action.RETRY_FREE, signal=Signal.THROTTLED)
 _OVERLOADED = Rule(action=Action.RETRY_FREE, signal=Signal.OVERLOADED)
 _GATEWAY_TIMEOUT = replace(_OVERLOADED, ambiguous=True)
@@ -67,19 +78,27 @@ _FAIL = Rule(action=Action.FAIL)
 _TOO_LARGE = Rule(action=Action.FAIL, code="request_too_large")
 _TOO_LONG = Rule(action=Action.FAIL, code="context_length_exceeded")
 _FILTERED = Rule(action=Action.FAIL, code="content_filter")
-_KEY = _stop(AccountError, "the endpoint refused the key")
+_KEY = _stop(AccountError, "the endpoint refused the key", Doubt.PASSING)
 _MONEY = _stop(AccountError, "the account has no credit left, or its spending limit is reached")
-_FORBIDDEN = _stop(AccountError, "the endpoint refuses this account, country or address")
-_MODEL = _stop(EndpointRefusedError, "the endpoint does not offer the model to this key")
-_ADDRESS = _stop(EndpointRefusedError, "there is no such model or no chat-completions API at this address")
-_REQUEST = _stop(EndpointRefusedError, "the endpoint does not accept such requests: is endpoint.base_url right?")
-_REDIRECT = _stop(EndpointRefusedError, "the endpoint redirects, which is not followed: correct endpoint.base_url")
-_STRANGE = _stop(EndpointRefusedError, "the endpoint answered with a status that no chat-completions API sends")
-_UNABLE = _stop(EndpointError, "the endpoint cannot serve such requests at all")
-_LOGIN = _stop(EndpointError, "the network asks for a login before it lets requests through")
+_FORBIDDEN = _stop(AccountError, "the endpoint refuses this account, country or address", Doubt.ROW)
+_MODEL = _stop(EndpointRefusedError, "the endpoint does not offer the model to this key", Doubt.ROW)
+_ADDRESS = _stop(EndpointRefusedError, "there is no such model or no chat-completions API at this address", Doubt.ROW)
+_REQUEST = _stop(
+    EndpointRefusedError, "the endpoint does not accept such requests: is endpoint.base_url right?", Doubt.ROW
+)
+_REDIRECT = _stop(
+    EndpointRefusedError, "the endpoint redirects, which is not followed: correct endpoint.base_url", Doubt.ROW
+)
+_STRANGE = _stop(
+    EndpointRefusedError, "the endpoint answered with a status that no chat-completions API sends", Doubt.ROW
+)
+_UNABLE = _stop(EndpointError, "the endpoint cannot serve such requests at all", Doubt.ROW)
+_LOGIN = _stop(EndpointError, "the network asks for a login before it lets requests through", Doubt.PASSING)
 
 #: 2xx without a completion or an error object; 200 itself is a fault of the attempt, see FAULTS
-NO_API = _stop(EndpointRefusedError, "the endpoint takes requests but answers without a completion: is it a chat API?")
+NO_API = _stop(
+    EndpointRefusedError, "the endpoint takes requests but answers without a completion: is it a chat API?", Doubt.ROW
+)
 #: an error within a 200 that nothing else here knows
 UNKNOWN_ERROR = _MAYBE_PAID_TWICE
 #: OpenRouter: the money of the requests in flight is reserved; wait until they are through
@@ -93,8 +112,8 @@ _STATUSES: dict[int, Rule] = {
     404: _ADDRESS,
     405: _REQUEST,
     406: _REQUEST,
-    407: _stop(EndpointRefusedError, "the proxy asks for credentials"),
-    408: _MAYBE_PAID,
+    407: _stop(EndpointRefusedError, "the proxy asks for credentials", Doubt.PASSING),
+    408: replace(_MAYBE_PAID, signal=Signal.NONE),
     409: replace(_RETRY, max_retries=3),
     410: _ADDRESS,
     411: _REQUEST,
@@ -220,7 +239,9 @@ PATTERNS: tuple[Pattern, ...] = (
 FAULTS: dict[FaultKind, Rule] = {
     FaultKind.CONNECT: Rule(action=Action.RETRY_FREE, signal=Signal.UNREACHABLE),
     FaultKind.TLS: _stop(
-        EndpointRefusedError, "no secure connection: the endpoint's certificate or TLS is not accepted"
+        EndpointRefusedError,
+        "no secure connection: the endpoint's certificate or TLS is not accepted",
+        Doubt.PASSING,
     ),
     FaultKind.STALE: Rule(action=Action.RETRY, ambiguous=True, wait_s=0.0),
     FaultKind.DISCONNECTED: _MAYBE_PAID,
@@ -242,9 +263,9 @@ FINISHED = frozenset(
 )
 #: DeepSeek broke off, for lack of machines
 NO_RESOURCES = replace(_OVERLOADED, ambiguous=True, code="insufficient_system_resource")
-UNFINISHED = replace(_MAYBE_PAID_TWICE, code="no_finish_reason")
+UNFINISHED = replace(_MAYBE_PAID_TWICE, signal=Signal.NONE, code="no_finish_reason")
 BROKEN_OFF = replace(_MAYBE_PAID_TWICE, code="finish_reason_error")
-UNKNOWN_FINISH = replace(_MAYBE_PAID_TWICE, code="unknown_finish_reason")
+UNKNOWN_FINISH = replace(_MAYBE_PAID_TWICE, signal=Signal.NONE, code="unknown_finish_reason")
 #: JSON was asked for and nothing came: known to be paid, so not ambiguous
 BLANK = Rule(action=Action.RETRY, signal=Signal.SUCCESS, max_retries=2, code="blank_content")
 

@@ -151,7 +151,7 @@ def test_failures_are_counted_by_code() -> None:
     shard: OpenShard = object.__new__(OpenShard)
     pending = Pending(0, shard, Prompt(b""))
     verdicts = [Verdict(Action.RETRY, ApiError("", code=code), max_retries=1) for code in ("a", "b", "a")]
-    assert [pending.exhausted(verdict, succeeded_at_s=0, max_attempts=9) for verdict in verdicts] == [
+    assert [pending.exhausted(verdict, 5.0, succeeded_at_s=0, max_attempts=9) for verdict in verdicts] == [
         False,
         False,
         True,

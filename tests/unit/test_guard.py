@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from batcher.guard import FIRST, LATER, Guard
+from batcher.guard import FIRST, LATER, Guard, Held
 from batcher.records import ApiError, Outcome
 from tests.fakes import outcome
+
+NOBODY: Any = None
 
 
 def fail(guard: Guard, count: int, code: str = "odd", status: int | None = 400) -> list[bool]:
     """Let so many rows fail."""
     error = ApiError("no", code=code, http_status=status)
-    return [guard.failed(outcome(row, failed=code, error=error)) for row in range(count)]
+    return [guard.failed(Held(NOBODY, outcome(row, failed=code, error=error))) for row in range(count)]
 
 
 @pytest.mark.parametrize("proven, limit", [(False, FIRST), (True, LATER)])
@@ -26,7 +30,7 @@ def test_a_success_after_failures() -> None:
     """It gives the failures back in order, once, and from then on more of them are borne."""
     guard = Guard(proven=False)
     fail(guard, FIRST - 1)
-    assert [held.row_index for held in guard.succeeded()] == list(range(FIRST - 1))
+    assert [held.outcome.row_index for held in guard.succeeded()] == list(range(FIRST - 1))
     assert guard.succeeded() == []
     assert fail(guard, LATER) == [False] * (LATER - 1) + [True]
 
@@ -44,7 +48,7 @@ def test_the_reason() -> None:
     guard = Guard(proven=False)
     fail(guard, 2, "rare")
     fail(guard, 3, "frequent")
-    guard.failed(Outcome(9, "failed", b"", 1, 0, None, None, None))
+    guard.failed(Held(NOBODY, Outcome(9, "failed", b"", 1, 0, None, None, None)))
     assert guard.causes() == [("frequent", 3), ("rare", 2), ("unknown", 1)]
     assert guard.reason() == "6 rows failed one after the other and none succeeded; 3 with frequent"
 
@@ -59,3 +63,8 @@ def test_whose_fault_it_is(refused: int, others: int, down: bool) -> None:
     fail(guard, others - others // 2, status=500)
     fail(guard, others // 2, status=None)
     assert guard.provider_is_down() is down
+    assert not guard.is_outage, "an endpoint that never worked may never do"
+    guard = Guard(proven=True)
+    fail(guard, refused, status=404)
+    fail(guard, others, status=500)
+    assert guard.is_outage is down

@@ -79,7 +79,7 @@ def test_smallest_job_has_documented_defaults(write: Write, tmp_path: Path) -> N
         "max_total_tokens": None,
         "max_cost_usd": None,
         "max_runtime_s": None,
-        "max_unsure_share": 0.5,
+        "max_unsure_share": 1.0,
         "max_full_disk_s": 60.0,
         "grace_s": 60.0,
     }

@@ -7,7 +7,6 @@ from typing import Any
 
 from batcher.engines.local import _figures
 from batcher.feed import Feed
-from batcher.guard import Guard
 from batcher.measured import Measured, Sums
 from batcher.progress import Figures
 from batcher.selection import first_rows, spread_rows
@@ -39,7 +38,7 @@ def test_partial_shards_do_not_fill_the_window(tmp_path: Path) -> None:
     write_numbers(tmp_path, 40)
     with begun(make_job(tmp_path)) as run:
         journal: Any = run.rundir.journal
-        window = Window(journal, 2, Guard(proven=True), Figures())
+        window = Window(journal, 2, Figures())
         for shard in spread_rows(run.plan.shards, lambda shard: set(), 8):
             opened = OpenShard(shard, run.rundir)
             window.opened(opened, all_read=True)
@@ -94,8 +93,8 @@ def test_the_figures_at_the_start(tmp_path: Path) -> None:
     """They say what earlier runs cost, as far as that is known."""
     write_numbers(tmp_path, 5)
     with begun(make_job(tmp_path)) as run:
-        assert _figures(run.plan, run.rundir).cost_usd is None
+        assert _figures(run.plan, run.rundir.totals()).cost_usd is None
         run.rundir.journal.record(outcome(0, cost_usd=0.5))
         run.rundir.journal.record(outcome(1))
-        figures = _figures(run.plan, run.rundir)
+        figures = _figures(run.plan, run.rundir.totals())
         assert (figures.cost_usd, figures.unpriced) == (0.5, 1)

@@ -62,35 +62,35 @@ TABLE = [
         *(RETRY_FREE, OVERLOADED, True, "insufficient_system_resource"),
     ),
     # 200, finish error, null, unknown
-    (reply(200, answer("error")), RETRY, NONE, True, "finish_reason_error"),
+    (reply(200, answer("error")), RETRY, FAILING, True, "finish_reason_error"),
     (reply(200, answer(None)), RETRY, NONE, True, "no_finish_reason"),
     (reply(200, answer("abort")), RETRY, NONE, True, "unknown_finish_reason"),
     # 200, choices empty or missing
-    (reply(200, {"choices": []}), RETRY, NONE, True, "invalid_response"),
-    (reply(200, {"usage": {}}), RETRY, NONE, True, "invalid_response"),
+    (reply(200, {"choices": []}), RETRY, FAILING, True, "invalid_response"),
+    (reply(200, {"usage": {}}), RETRY, FAILING, True, "invalid_response"),
     # 200 with an error object: by the inner code, which may be a status
     (reply(200, error(429)), RETRY_FREE, THROTTLED, False, "http_429"),
     (reply(200, error("401")), STOP, NONE, False, "http_401"),
-    (reply(200, error(500)), RETRY, NONE, True, "http_500"),
+    (reply(200, error(500)), RETRY, FAILING, True, "http_500"),
     (reply(200, error("rate_limit_exceeded")), RETRY_FREE, THROTTLED, False, "rate_limit_exceeded"),
     (reply(200, error(kind="overloaded_error")), RETRY_FREE, OVERLOADED, True, "overloaded_error"),
     (reply(200, [{"error": {"status": "RESOURCE_EXHAUSTED"}}]), RETRY_FREE, THROTTLED, False, "RESOURCE_EXHAUSTED"),
     (reply(200, error(kind="BadRequestError")), FAIL, NONE, False, "BadRequestError"),
     (reply(200, error("x", "Model Not Exist")), STOP, NONE, False, "x"),
-    (reply(200, error("4001")), RETRY, NONE, True, "4001"),  # a code of the provider's own, no status
+    (reply(200, error("4001")), RETRY, FAILING, True, "4001"),  # a code of the provider's own, no status
     (reply(200, error("strange", kind="authentication_error")), STOP, NONE, False, "strange"),
     (reply(200, error("insufficient_quota")), STOP, NONE, False, "insufficient_quota"),
-    (reply(200, error("strange")), RETRY, NONE, True, "strange"),
-    (reply(200, error()), RETRY, NONE, True, "error_with_http_200"),
-    (reply(200, {"error": "m"}), RETRY, NONE, True, "error_with_http_200"),
+    (reply(200, error("strange")), RETRY, FAILING, True, "strange"),
+    (reply(200, error()), RETRY, FAILING, True, "error_with_http_200"),
+    (reply(200, {"error": "m"}), RETRY, FAILING, True, "error_with_http_200"),
     # the same, old vLLM
     (reply(200, {"object": "error", "message": "m", "code": 400}), FAIL, NONE, False, "http_400"),
     # the same, LM Studio: context overflow without a code
     (reply(200, {"error": "Context length exceeded"}), FAIL, NONE, False, "context_length_exceeded"),
     # 200, body not JSON
-    (reply(200, b"<html>login</html>"), RETRY, NONE, True, "invalid_response"),
+    (reply(200, b"<html>login</html>"), RETRY, FAILING, True, "invalid_response"),
     # 200, JSON truncated
-    (reply(200, b'{"choices": [{"mess'), RETRY, NONE, True, "truncated"),
+    (reply(200, b'{"choices": [{"mess'), RETRY, FAILING, True, "truncated"),
     # 201/202/204 and other 2xx: no chat API
     (reply(201, b"{}"), STOP, NONE, False, "http_201"),
     (reply(202, {"id": "batch"}), STOP, NONE, False, "http_202"),
@@ -172,7 +172,7 @@ TABLE = [
     (reply(421), RETRY, NONE, False, "http_421"),
     (reply(425), RETRY, NONE, False, "http_425"),
     # 424: a generation that broke
-    (reply(424), RETRY, NONE, True, "http_424"),
+    (reply(424), RETRY, FAILING, True, "http_424"),
     # other 4xx
     (reply(418), FAIL, NONE, False, "http_418"),
     # 429, money
@@ -203,9 +203,9 @@ TABLE = [
     # 429 daily limit
     (reply(429, error("rpd", "Limit reached on requests per day (RPD)")), RETRY_FREE, THROTTLED, False, "rpd"),
     # 500
-    (reply(500, error("server_error")), RETRY, NONE, True, "server_error"),
-    (reply(500, error(code=500)), RETRY, NONE, True, "http_500"),
-    (reply(599), RETRY, NONE, True, "http_599"),
+    (reply(500, error("server_error")), RETRY, FAILING, True, "server_error"),
+    (reply(500, error(code=500)), RETRY, FAILING, True, "http_500"),
+    (reply(599), RETRY, FAILING, True, "http_599"),
     # 501, 505, 511
     *[(reply(status), STOP, NONE, False, f"http_{status}") for status in (501, 505, 511)],
     # 502, 503, 520-527, 530
@@ -223,7 +223,7 @@ TABLE = [
     (reply(999), STOP, NONE, False, "http_999"),
     (reply(199), STOP, NONE, False, "http_199"),
     # SSE: the stream ends without [DONE] and without finish_reason
-    (reply(200, b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n'), RETRY, NONE, True, "truncated"),
+    (reply(200, b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n'), RETRY, FAILING, True, "truncated"),
     # SSE: finish_reason seen but no [DONE]
     (reply(200, b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\n'), COMPLETE, SUCCESS, False, None),
     # SSE: [DONE] without finish_reason
@@ -234,7 +234,7 @@ TABLE = [
     # SSE: data with an error key
     (reply(200, b'data: {"error": {"code": 503, "message": "m"}}\n\n'), RETRY_FREE, OVERLOADED, True, "http_503"),
     # SSE: comments only
-    (reply(200, b": keep-alive\n\n: keep-alive\n\n"), RETRY, NONE, True, "truncated"),
+    (reply(200, b": keep-alive\n\n: keep-alive\n\n"), RETRY, FAILING, True, "truncated"),
     # refused, unreachable, name not resolved, connect timeout
     (Fault(FaultKind.CONNECT, "m"), RETRY_FREE, UNREACHABLE, False, "connect_failed"),
     # certificate, handshake
@@ -242,19 +242,19 @@ TABLE = [
     # a reused connection closed before the first byte
     (Fault(FaultKind.STALE, "m"), RETRY, NONE, True, "connection_was_closed"),
     # disconnected, reset, broken pipe
-    (Fault(FaultKind.DISCONNECTED, "m"), RETRY, NONE, True, "disconnected"),
+    (Fault(FaultKind.DISCONNECTED, "m"), RETRY, FAILING, True, "disconnected"),
     # timeouts after the request was sent
     (Fault(FaultKind.TIMEOUT, "m"), RETRY, OVERLOADED, True, "timeout"),
     # short Content-Length, broken chunk
-    (Fault(FaultKind.TRUNCATED, "m"), RETRY, NONE, True, "truncated"),
+    (Fault(FaultKind.TRUNCATED, "m"), RETRY, FAILING, True, "truncated"),
     # not HTTP
-    (Fault(FaultKind.PROTOCOL, "m"), RETRY, NONE, True, "protocol_error"),
+    (Fault(FaultKind.PROTOCOL, "m"), RETRY, FAILING, True, "protocol_error"),
     # larger than max_response_bytes
     (Fault(FaultKind.TOO_LARGE, "m"), FAIL, NONE, False, "response_too_large"),
     # EMFILE, ENFILE
     (Fault(FaultKind.NO_DESCRIPTORS, "m"), STOP, NONE, False, "no_file_descriptors"),
     # whole, but no answer
-    (Fault(FaultKind.INVALID, "m"), RETRY, NONE, True, "invalid_response"),
+    (Fault(FaultKind.INVALID, "m"), RETRY, FAILING, True, "invalid_response"),
 ]
 
 

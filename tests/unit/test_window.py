@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batcher.guard import FIRST, LATER, Guard
+from batcher.guard import FIRST, LATER
 from batcher.progress import Figures
 from batcher.records import Outcome
 from batcher.window import Window, window_size
@@ -43,7 +43,7 @@ class Case:
     def __init__(self, size: int = 3) -> None:
         journal: Any = FakeJournal()
         self.journal, self.figures = journal, Figures()
-        self.window = Window(journal, size, Guard(proven=False), self.figures)
+        self.window = Window(journal, size, self.figures)
 
     def shard(self, missing: int, *, all_read: bool = True) -> Any:
         """A shard that was just opened."""
@@ -100,23 +100,6 @@ def test_the_window_is_full() -> None:
     case.window.ready.append(first)
     case.window.closed(first)
     assert not case.window.full
-
-
-def test_failures_that_are_held() -> None:
-    """They reach the journal when something succeeds, and not before."""
-    case = Case()
-    shard = case.shard(3)
-    assert not case.window.hold(outcome(0, failed="x"), shard)
-    assert not case.window.hold(outcome(1, failed="x"), shard)
-    assert case.journal.recorded == []
-    assert case.window.at_rest, "held failures keep no run from ending"
-    case.window.succeeded()
-    assert [one.row_index for one in case.journal.recorded] == [0, 1]
-    case.window.hold(outcome(2, failed="x"), shard)
-    case.window.believe()
-    assert [one.row_index for one in case.journal.recorded] == [0, 1, 2]
-    case.window.committed(case.journal.recorded)
-    assert list(case.window.ready) == [shard]
 
 
 def test_the_figures() -> None:

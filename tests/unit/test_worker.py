@@ -13,6 +13,7 @@ import pytest
 from batcher import pending as pending_module
 from batcher.errors import EndpointError, EndpointRefusedError
 from batcher.records import Outcome, Reply
+from batcher.worker import Worker
 from tests.fakes import (
     Begun,
     Impatient,
@@ -152,10 +153,20 @@ def test_the_last_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_many_of_the_last_rows_meet_a_broken_endpoint(tmp_path: Path) -> None:
-    """An outage at the end of the input is an outage: the run stops and the rows stay pending."""
-    with make(tmp_path, 60) as run:
-        reason = work(run, lambda number, attempt: refusal(500, "broken") if number > 19 else good())
+    """An outage at the end of the input is an outage: in the end the run stops, and the rows stay pending."""
+
+    class Looking(ScriptedClient):
+        worker: Worker
+
+        async def under_way(self, number: int) -> None:
+            await super().under_way(number)
+            self.worker.look()
+
+    client = Looking(lambda number, attempt: refusal(500, "broken") if number > 19 else good())
+    with make(tmp_path, 60, max_outage_s=3600.0) as run:
+        reason = work(run, client, prepare=lambda worker: setattr(client, "worker", worker))
         assert isinstance(reason, EndpointError)
+        assert "max_outage_s" in str(reason)
         assert run.rundir.totals().failed == 0
 
 

@@ -2,29 +2,182 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import sqlite3
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from batcher.errors import AccountError, BatcherError, EndpointRefusedError, InputError, StorageError
+from batcher import part as part_module
+from batcher import shard as shard_module
+from batcher.errors import (
+    AccountError,
+    BatcherError,
+    BudgetError,
+    EndpointError,
+    EndpointRefusedError,
+    InputError,
+    StorageError,
+)
+from batcher.records import Reply
 from batcher.worker import Worker
-from tests.fakes import ScriptedClient, Work, begun, good, refusal, work
+from tests.fakes import ScriptedClient, Work, begun, disconnected, good, refusal, work
 from tests.unit.test_worker import Held, make, outcomes, output
 
 
 def test_a_refused_key_while_others_are_in_flight(tmp_path: Path) -> None:
-    """The run stops and sends nothing more; the row is pending again, the answers of the others are kept."""
-    client = Held(lambda number, attempt: refusal(401) if number == 3 else good(), enough=3)
-    with make(tmp_path, 40) as run:
+    """After three probes the run stops; refused rows are pending again, the answers of the others are kept."""
+    client = Held(lambda number, attempt: refusal(401) if number >= 3 else good(), enough=3)
+    with make(tmp_path, 40, rows_per_part=100) as run:
         assert isinstance(work(run, client), AccountError)
-        assert set(outcomes(run)) == set(client.sent) - {3}
-        assert run.rundir.journal.attempts() == {3: (1, 0)}
+        assert set(outcomes(run)) == {0, 1, 2}
+        assert set(run.rundir.journal.attempts()) == set(client.sent) - {0, 1, 2}
         assert run.rundir.journal.recover() == 0, "a row is still leased"
-    assert 0 in client.sent
-    assert len(client.sent) < 40
+    assert len(client.sent) <= 3 + 4 + 3, "those in flight and three probes"
+
+
+def test_a_key_that_is_exchanged(tmp_path: Path) -> None:
+    """A key that is refused for a while costs no row anything: the refused ones are asked again once it is accepted."""
+    refused: list[int] = []
+
+    def script(number: int, attempt: int) -> Reply:
+        if len(client.sent) > 10 and len(refused) < 5:
+            refused.append(number)
+            return refusal(401)
+        return good()
+
+    client = ScriptedClient(script)
+    with make(tmp_path, 40) as run:
+        assert work(run, client) is None
+        assert {row["status"] for row in output(run)} == {"completed"}
+    assert len(refused) == 5
+
+
+@pytest.mark.parametrize("number", [5, 39])
+@pytest.mark.parametrize("status", [403, 404, 302])
+def test_a_row_that_a_firewall_refuses(tmp_path: Path, number: int, status: int) -> None:
+    """A refusal that could concern every row fails only its own, in the middle or at the end, if the others succeed."""
+    client = ScriptedClient(lambda row, attempt: refusal(status) if row == number else good())
+    with make(tmp_path, 40) as run:
+        assert work(run, client) is None
+        assert [row["row_index"] for row in output(run) if row["status"] == "failed"] == [number]
+    assert client.asked[number] == 1
+
+
+def test_a_model_that_is_withdrawn(tmp_path: Path) -> None:
+    """When every row is refused from some moment on, the run stops at once and the refused rows stay pending."""
+    client = ScriptedClient(lambda row, attempt: refusal(404, "model_not_found") if row >= 20 else good())
+    with make(tmp_path, 60, rows_per_part=100) as run:
+        assert isinstance(work(run, client), EndpointRefusedError)
+        assert set(outcomes(run)) == set(range(20))
+    assert len(client.sent) <= 20 + 4 + 1
+
+
+def test_an_outage_of_server_errors(tmp_path: Path) -> None:
+    """While every attempt ends with a 500, rows that run out of attempts are excused once something succeeds."""
+    failures: list[int] = []
+
+    def script(number: int, attempt: int) -> Reply:
+        if len(client.sent) > 30 and len(failures) < 90:
+            failures.append(number)
+            return refusal(500)
+        return good()
+
+    client = ScriptedClient(script)
+    with make(tmp_path, 80, max_attempts=2) as run:
+        assert work(run, client) is None
+        assert {row["status"] for row in output(run)} == {"completed"}
+    assert len(failures) == 90
+
+
+def test_a_short_outage_at_the_end(tmp_path: Path) -> None:
+    """The last rows, with no other left to succeed, are asked on for a minute; then failures are believed."""
+    started: list[float] = []
+
+    def script(number: int, attempt: int, outage_s: float) -> Reply:
+        now = asyncio.get_running_loop().time()
+        if number < 36:
+            return good()
+        started.append(now)
+        return refusal(500) if now < started[0] + outage_s else good()
+
+    for outage_s, failed in ((30.0, 0), (1e9, 4)):
+        folder = tmp_path / str(outage_s)
+        folder.mkdir()
+        started.clear()
+        client = ScriptedClient(partial(script, outage_s=outage_s))
+        with make(folder, 40, max_attempts=2) as run:
+            assert work(run, client) is None
+            assert sum(row["status"] == "failed" for row in output(run)) == failed
+
+
+def test_a_run_that_loses_too_many_answers(tmp_path: Path) -> None:
+    """Attempts that may have been paid for in vain stop a run when they are many for the rows it completes."""
+    client = ScriptedClient(lambda row, attempt: good() if attempt or row % 2 else disconnected())
+    with make(tmp_path, 1000, max_unsure_share=0.1) as run:
+        reason = work(run, client)
+        assert isinstance(reason, EndpointError)
+        assert "limits.max_unsure_share" in str(reason)
+        assert run.rundir.journal.recover() == 0
+        assert 100 < run.rundir.totals().ambiguous < 300
+
+
+def test_a_part_that_finds_no_room(tmp_path: Path) -> None:
+    """It is written again until there is room; rows are asked meanwhile, and nothing is asked twice."""
+    refusals = 3
+    real = part_module.write_part
+
+    def full(*given: Any) -> Any:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*given)
+
+    client = ScriptedClient(lambda row, attempt: good())
+    with pytest.MonkeyPatch.context() as patch, make(tmp_path, 40) as run:
+        patch.setattr(shard_module, "write_part", full)
+        assert work(run, client) is None
+        assert len(output(run)) == 40
+    assert max(client.asked.values()) == 1
+
+
+def test_a_part_that_never_finds_room(tmp_path: Path) -> None:
+    """After `limits.max_full_disk_s` the run ends with the storage error, and the answers are in the journal."""
+
+    def full(*given: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch, make(tmp_path, 40) as run:
+        patch.setattr(shard_module, "write_part", full)
+        reason = work(run, client := ScriptedClient(lambda row, attempt: good()))
+        assert isinstance(reason, StorageError)
+        assert "No space left" in str(reason)
+        assert set(outcomes(run)) == set(client.sent)
+
+
+def test_time_that_is_over(tmp_path: Path) -> None:
+    """After `limits.max_runtime_s` nothing more is sent; what is in flight is awaited."""
+
+    class Slow(ScriptedClient):
+        async def under_way(self, number: int) -> None:
+            await anyio.sleep(1.0)
+            self.worker.look()
+
+        worker: Worker
+
+    client = Slow(lambda row, attempt: good())
+    with make(tmp_path, 40, max_runtime_s=2.5, rows_per_part=100) as run:
+        reason = work(run, client, prepare=lambda worker: setattr(client, "worker", worker))
+        assert isinstance(reason, BudgetError)
+        assert reason.exit_code == 75
+        assert set(outcomes(run)) == set(client.sent)
+    assert 0 < len(client.sent) < 40
 
 
 def test_every_row_is_refused(tmp_path: Path) -> None:
