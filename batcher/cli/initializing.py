@@ -72,7 +72,7 @@ def init_job(data: Sequence[Path], job: Path) -> int:
     )
     schema = folder / SCHEMA_NAME
     contents |= {schema: _schema_text()} if not os.path.lexists(schema) else {}
-    _write({**contents, job: text.encode()})
+    write_new({**contents, job: text.encode()})
     print(f"created {', '.join(path_word(path) for path in (job, *contents))}")
     for line in (*_findings(look, data or [starter]), *_next(job)):
         print(line)
@@ -215,7 +215,7 @@ def _refuse_to_overwrite(job: Path, data: Sequence[Path]) -> None:
         raise AlreadyThereError(f"{path_word(taken)} is there already and stays as it is; go on with: {again}")
 
 
-def _write(contents: Mapping[Path, bytes]) -> None:
+def write_new(contents: Mapping[Path, bytes]) -> None:
     """Write new files, all of them or none.
 
     Raises:
@@ -229,9 +229,9 @@ def _write(contents: Mapping[Path, bytes]) -> None:
                 made.append(path)
                 file.write(content)
     except OSError as error:
-        for path in made:
+        for other in made:
             with contextlib.suppress(OSError):
-                path.unlink()
+                other.unlink()
         if isinstance(error, FileExistsError):
             raise AlreadyThereError(f"{path_word(path)} is there already; nothing was written") from None
         raise StorageError(f"{path_word(path)} cannot be written: {error.strerror}; nothing was written") from None

@@ -142,6 +142,7 @@ def test_an_id_tells_rows_apart() -> None:
     rows = [{"kind_id": 1, "ticket_id": f"T{max(n, 1)}", "id": n} for n in range(40)]
     assert id_column(seen(*rows)) == "ticket_id"
     assert id_column(seen({"id": None}, {"id": 1})) is None
+    assert id_column(seen({"sk-0123456789abcdef-id": 1})) is None, "a job file refuses what looks like a key"
     assert id_column(seen({"idea": "a"}, {"idea": "b"})) is None
 
 
