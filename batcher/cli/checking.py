@@ -20,14 +20,15 @@ import orjson
 from batcher.catalogue import FormSchema, load_catalogue, warnings
 from batcher.cli.asking import ask_endpoint, findings
 from batcher.cli.hints import command, path_word
+from batcher.cli.preview import escaped, render_request
 from batcher.cli.running import shown
-from batcher.cli.sample import escaped, render_request
 from batcher.errors import BatcherError, StorageError
 from batcher.job import Endpoint, Job, load_job, read_key
+from batcher.part import PartFormat
 from batcher.plan import Plan, files_unchanged, make_plan
 from batcher.prompt import SHAPES, Builder, PromptError
 from batcher.records import Secret
-from batcher.rundir import foreseen, planned
+from batcher.rundir import carried_columns, planned, refuse_other_job
 from batcher.source import find_files, read
 
 T = TypeVar("T")
@@ -231,11 +232,18 @@ def _check_output(page: Page, job: Job, plan: Plan | None) -> None:
     path = job.output.path
     if page.attempt("output", lambda: _check_writable(path), "output.path in the job file says where") is None:
         return
-    resumed = page.attempt("output", lambda: foreseen(job, plan)) if plan is not None else False
+    resumed = page.attempt("output", lambda: _foresee(job, plan)) if plan is not None else False
     if resumed is None:
         return
     parts = "" if plan is None else f"; {len(plan.shards)} {'part' if len(plan.shards) == 1 else 'parts'}"
     page.say("ok", "output", f"{shown(str(path))}{parts}{'; a run has begun there and is carried on' * resumed}")
+
+
+def _foresee(job: Job, plan: Plan) -> bool:
+    """Return whether a run has begun there; raise what a run would refuse to begin with, without beginning."""
+    refuse_other_job(job.output.path, job, plan)
+    _ = PartFormat(carried_columns(plan.schema, job), job.output.prefix, fingerprint="", version="").schema
+    return planned(job.output.path) is not None
 
 
 def _check_writable(path: Path) -> Path:

@@ -33,11 +33,11 @@ _HEAD: Final = """\
 # yaml-language-server: $schema=./{schema}
 # A job for batcher: an API is asked once per row, and the answers land in a folder of Parquet files. From this folder:
 #
-#     batcher check {job}
-#     batcher run {job}
+#     batcher check {job}             tries everything, with one tiny request
+#     batcher run {job} --dry-run     says what a run will cost, and sends nothing
+#     batcher run {job}               asks; stopped in any way, the same command carries on
 #
-# A run that was stopped in any way is carried on by the same command. Paths are relative to this file.
-# `batcher models {model}` shows the parameters that the model takes.
+# Paths are relative to this file. `batcher models {model}` shows the parameters that the model takes.
 version: 1
 model: {model}
 """

@@ -52,7 +52,9 @@ def test_without_data(tmp_path: Path) -> None:
     assert files_of(tmp_path) == {"job.yaml", "prompts.jsonl", "job.schema.json"}
     assert end.stdout.splitlines()[0] == "created job.yaml, prompts.jsonl, job.schema.json"
     first, second = hints(end)
-    for hint in (first, f"{first} --offline", second):
+    comment = re.findall(r"^#     batcher (.*?)  ", (tmp_path / "job.yaml").read_text(), re.MULTILINE)
+    assert comment == ["check job.yaml", "run job.yaml --dry-run", "run job.yaml"]
+    for hint in (first, f"{first} --offline", f"{shlex.quote(BATCHER)} {comment[1]}", second):
         assert follow(hint, tmp_path).returncode == 0, hint
     rows = table(tmp_path / "out" / "job").to_pylist()
     assert len(rows) == 5

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batcher.catalogue import FormSchema, load_catalogue
-from batcher.cli.sample import MAX_CHARACTERS, MAX_LINES, MAX_MESSAGES, escaped, render_request
+from batcher.cli.preview import MAX_CHARACTERS, MAX_LINES, MAX_MESSAGES, escaped, render_request
 
 
 @pytest.fixture
