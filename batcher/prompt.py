@@ -83,6 +83,11 @@ class Builder:
             )
         raise PromptError("the row has no prompt, no messages and no body, and the job has no prompt template")
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that the templates need."""
+        return frozenset().union(*self._used.values())
+
     def check_columns(self, columns: Iterable[str]) -> None:
         """Raise JobError if the input, having these columns, cannot be asked by this job."""
         columns = list(columns)

@@ -102,7 +102,7 @@ class RunDir:
         refuse_other_job(self.path, job, plan)
         identity = _as_json(job.identity())
         fingerprint = hashlib.sha256(orjson.dumps([identity, plan.digests], option=orjson.OPT_SORT_KEYS)).hexdigest()
-        self._form = PartFormat(_carried(plan.schema, job), job.output.prefix, fingerprint[:32], _own_version())
+        self._form = PartFormat(carried_columns(plan.schema, job), job.output.prefix, fingerprint[:32], _own_version())
         _ = self._form.schema  # refuses names that collide, before anything is written
         try:
             shutil.rmtree(self.tmp, ignore_errors=True)
@@ -298,7 +298,7 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _carried(schema: pa.Schema, job: Job) -> pa.Schema:
+def carried_columns(schema: pa.Schema, job: Job) -> pa.Schema:
     """The input columns that `output.columns` asks for, in its order."""
     if job.output.columns == "all":
         return schema.remove_metadata()

@@ -19,6 +19,7 @@ class Request:
     path: str
     headers: dict[str, str]
     raw: bytes
+    method: str = "POST"
 
     @property
     def body(self) -> dict[str, Any]:
@@ -86,15 +87,18 @@ def recording(respond: Callable[[Request], Answer]) -> Iterator[Recorder]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            raw = self.rfile.read(int(self.headers["Content-Length"]))
+            raw = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            answer = recorder.answer(Request(self.path, headers, raw))
+            answer = recorder.answer(Request(self.path, headers, raw, self.command))
             self.send_response(answer.status)
             for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(answer.body)
             self.wfile.flush()
+
+        def do_GET(self) -> None:
+            self.do_POST()
 
         def log_message(self, format: str, *args: Any) -> None:
             """Say nothing."""

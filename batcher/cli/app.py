@@ -112,6 +112,31 @@ def models(
     return 0
 
 
+@app.command()
+def init(
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[DATA]...", help="files or folders of rows; without any, a few rows to start with"),
+    ] = None,
+    job: Annotated[Path, typer.Option("--job", metavar="FILE", help="the job file to write")] = Path("job.yaml"),
+) -> int:
+    """Write a job file for your data that runs as it stands. Nothing is ever overwritten."""
+    from batcher.cli.initializing import init_job
+
+    return init_job(data or (), job)
+
+
+@app.command()
+def schema() -> int:
+    """Print the JSON Schema of the job file, with which editors complete and check it."""
+    import json
+
+    from batcher.cli.jobschema import job_schema
+
+    print(json.dumps(job_schema(), indent=2))
+    return 0
+
+
 @app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 def simulator(context: typer.Context) -> int:
     """Serve the built-in endpoint until stopped (batcher simulator --help shows its options)."""

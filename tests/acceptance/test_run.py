@@ -220,7 +220,7 @@ def test_check_of_a_job_with_several_problems(tmp_path: Path) -> None:
     assert end.returncode == 78
     assert "Traceback" not in end.stderr
     for word in ("txet", "NO_KEY", "taken"):
-        assert any(line.startswith("fail") and word in line for line in end.stdout.splitlines()), end.stdout
+        assert any(line.startswith("FAIL") and word in line for line in end.stdout.splitlines()), end.stdout
 
 
 def test_models() -> None:
