@@ -32,6 +32,7 @@ from batcher.prompt import Builder
 from batcher.records import Shard
 from batcher.rundir import RunDir
 from batcher.simulator import SimulatorOptions, start
+from batcher.timeline import Timeline
 from batcher.tuning import tuned_process
 from batcher.worker import Worker
 
@@ -77,6 +78,8 @@ async def _work(
         job, rundir, feed, client, limiter=limiter, guard=guard, figures=figures, random=random, prices=prices
     )
     await anyio.to_thread.run_sync(rundir.journal.lay_in_reserve)
+    timeline = await anyio.to_thread.run_sync(Timeline, rundir.state)
+    timeline.look(figures)
     progress.started(figures)
     if rundir.orphaned:
         progress.note(
@@ -86,7 +89,7 @@ async def _work(
     try:
         async with anyio.create_task_group() as helpers:
             helpers.start_soon(_listen, worker, progress, job.limits.grace_s)
-            helpers.start_soon(_report, worker, rundir, progress)
+            helpers.start_soon(_report, worker, rundir, progress, timeline)
             reason = await worker.run()
             helpers.cancel_scope.cancel()
         state = "finished" if reason is None and figures.done == figures.total else "stopped"
@@ -95,6 +98,7 @@ async def _work(
             await client.close()
         worker.look()
         progress.finished(figures)
+        timeline.end(figures)
         rundir.write_summary({"state": state, **asdict(figures)})
     if reason is not None:
         raise reason
@@ -137,13 +141,15 @@ async def _listen(worker: Worker, progress: Progress, grace_s: float | None) -> 
             first = False
 
 
-async def _report(worker: Worker, rundir: RunDir, progress: Progress) -> None:
+async def _report(worker: Worker, rundir: RunDir, progress: Progress, timeline: Timeline) -> None:
     rounds = 0
     while True:
         worker.look()
         progress.updated(worker.figures)
+        timeline.look(worker.figures)
         if rounds % round(_SUMMARY_S / _LOOK_S) == 0:
             await anyio.to_thread.run_sync(rundir.write_summary, {"state": "running", **asdict(worker.figures)})
+            await anyio.to_thread.run_sync(timeline.save)
         rounds += 1
         await anyio.sleep(_LOOK_S)
 
