@@ -15,11 +15,12 @@ TESTS = Path(__file__).parent
 LAYERS = [
     ["measured"],
     ["errors", "records", "progress", "durable", "config", "tuning"],
-    ["catalogue", "selection"],
+    ["catalogue", "selection", "timeline"],
     ["job"],
     ["source", "prompt", "client", "completion", "journal", "pricing"],
     ["plan", "retry", "limits", "part", "budget"],
     ["rundir", "estimate"],
+    ["results"],
     ["shard", "forecast"],
     ["pending"],
     ["feed"],
@@ -28,6 +29,7 @@ LAYERS = [
     ["worker"],
     ["engines"],
     ["run"],
+    ["report"],
     ["cli"],
 ]
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
@@ -88,7 +90,8 @@ def test_the_simulator_is_known_only_to_the_engine_and_the_command_line() -> Non
         ("tqdm", {"cli"}),
         ("typer", {"cli"}),
         ("yaml", {"config", "simulator", "cli"}),
-        ("minijinja", {"prompt"}),
+        ("minijinja", {"prompt", "report"}),
+        ("vl_convert", {"report"}),
         ("tenacity", {"retry"}),
         ("genai_prices", {"pricing"}),
     ],

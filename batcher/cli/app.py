@@ -99,6 +99,19 @@ def status(
 
 
 @app.command()
+def report(
+    target: Annotated[Path, typer.Argument(metavar="JOB|OUT", help="the job file or the output folder")],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE", help="where to write it; default: report.html in OUT")
+    ] = None,
+) -> int:
+    """Write one HTML page about a run: totals, pace, latency, tokens, cost, errors, configuration."""
+    from batcher.cli.reporting import write_report
+
+    return write_report(target, to)
+
+
+@app.command()
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="show this model's parameters")] = None,
     catalogue: Annotated[Path | None, typer.Option(help="a YAML file with models of your own")] = None,

@@ -37,6 +37,7 @@ from batcher.records import Shard, Totals
 from batcher.rundir import RunDir
 from batcher.settling import Rules
 from batcher.simulator import SimulatorOptions, start
+from batcher.timeline import Timeline
 from batcher.tuning import tuned_process
 from batcher.worker import Worker
 
@@ -84,6 +85,8 @@ async def _work(
     rules = Rules(limiter=limiter, guard=Guard(proven=proven), random=random, budget=budget, prices=prices)
     worker = Worker(job, rundir, feed, clients[0], rules=rules, figures=figures)
     await anyio.to_thread.run_sync(rundir.journal.lay_in_reserve)
+    timeline = await anyio.to_thread.run_sync(Timeline, rundir.state)
+    timeline.look(figures)
     progress.started(figures)
     if rundir.orphaned:
         progress.note(
@@ -93,7 +96,7 @@ async def _work(
     try:
         async with anyio.create_task_group() as helpers:
             helpers.start_soon(_listen, worker, progress, job.limits.grace_s)
-            helpers.start_soon(_report, worker, rundir, progress)
+            helpers.start_soon(_report, worker, rundir, progress, timeline)
             helpers.start_soon(_renew_key, job, base_url, worker, limiter, clients)
             if job.endpoint.base_url != SIMULATOR:
                 helpers.start_soon(_heed_gauges, job, base_url, worker, limiter)
@@ -106,6 +109,7 @@ async def _work(
                 await client.close()
         worker.look()
         progress.finished(figures)
+        timeline.end(figures)
         rundir.write_summary({"state": state, **asdict(figures)})
     if reason is not None:
         raise reason
@@ -176,13 +180,15 @@ async def _heed_gauges(job: Job, base_url: str, worker: Worker, limiter: Limiter
     )
 
 
-async def _report(worker: Worker, rundir: RunDir, progress: Progress) -> None:
+async def _report(worker: Worker, rundir: RunDir, progress: Progress, timeline: Timeline) -> None:
     rounds = 0
     while True:
         worker.look()
         progress.updated(worker.figures)
+        timeline.look(worker.figures)
         if rounds % round(_SUMMARY_S / _LOOK_S) == 0:
             await anyio.to_thread.run_sync(rundir.write_summary, {"state": "running", **asdict(worker.figures)})
+            await anyio.to_thread.run_sync(timeline.save)
         rounds += 1
         await anyio.sleep(_LOOK_S)
 
