@@ -212,7 +212,7 @@ def _with_results(
             if [o.row_index for o in found] != list(range(start, start + len(found))) or not found:
                 raise StorageError(f"the journal lacks outcomes of rows {start} to {end - 1}")
             columns = batch.slice(start - first, len(found)).columns
-            yield pa.RecordBatch.from_arrays([*columns, *_result_columns(found, totals)], schema=schema)
+            yield pa.RecordBatch.from_arrays([*columns, *result_columns(found, totals)], schema=schema)
             start += len(found)
         first = end
 
@@ -253,7 +253,8 @@ def measure_part(path: Path, prefix: str) -> Measured:
     return Measured(*(sums(completed[prefix + name]) for name in names))
 
 
-def _result_columns(outcomes: list[Outcome], totals: Totals) -> list[pa.Array]:
+def result_columns(outcomes: list[Outcome], totals: Totals) -> list[pa.Array]:
+    """Return the columns of `RESULT` of some rows, and add them up in `totals`."""
     rows = [_result_row(outcome, totals) for outcome in outcomes]
     return [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), RESULT, strict=True)]
 

@@ -20,6 +20,7 @@ LAYERS = [
     ["source", "prompt", "client", "completion", "journal", "pricing"],
     ["plan", "retry", "limits", "part", "guard", "budget"],
     ["rundir", "estimate"],
+    ["results"],
     ["shard", "forecast"],
     ["pending"],
     ["feed"],

@@ -2,6 +2,7 @@
 
 from batcher.journal.journal import Journal
 from batcher.journal.listener import Listener
+from batcher.journal.reader import JournalReader
 from batcher.journal.tables import Batch, Part
 
-__all__ = ["Batch", "Journal", "Listener", "Part"]
+__all__ = ["Batch", "Journal", "JournalReader", "Listener", "Part"]

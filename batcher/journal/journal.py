@@ -15,7 +15,7 @@ import orjson
 
 from batcher.errors import StorageError
 from batcher.journal.rescue import find_rescued
-from batcher.journal.tables import Part, insert, measured, note_part, open_totals, outcome_of, part_of
+from batcher.journal.tables import Part, insert, measured, note_part, open_totals, outcomes_between, part_of
 from batcher.journal.writer import Writer
 from batcher.measured import Measured
 from batcher.records import Outcome, Shard, Spent, Totals
@@ -80,18 +80,7 @@ class Journal(Writer):
 
         Stops early, after at least one, once the bodies exceed `max_bytes`; ask again for the rest.
         """
-        query = "SELECT * FROM outcomes WHERE row_index >= ? AND row_index < ? ORDER BY row_index"
-
-        def ask(db: sqlite3.Connection) -> list[Outcome]:
-            found, size = [], 0
-            for row in db.execute(query, (first_row, end_row)):
-                found.append(outcome_of(row))
-                size += len(found[-1].body)
-                if size > max_bytes:
-                    break
-            return found
-
-        return self._call(ask)
+        return self._call(lambda db: outcomes_between(db, first_row, end_row, max_bytes))
 
     def open_totals(self) -> Totals:
         """Return the sums over all outcomes and attempts that are not in a part yet."""

@@ -12,6 +12,7 @@ of its own: a bit that flips on the disk is an error, never an answer.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import zlib
 from collections.abc import Callable
@@ -42,6 +43,10 @@ CREATE TABLE IF NOT EXISTS parts (
   checksum INTEGER NOT NULL
 ) STRICT;
 """
+
+
+#: after every row
+_END = (1 << 63) - 1
 
 
 @dataclass(slots=True)
@@ -180,17 +185,22 @@ def part_of(row: tuple[Any, ...]) -> Part:
     return Part(shard, size_bytes, Totals(**orjson.loads(totals)), crc32, modified_ns)
 
 
-def open_totals(db: sqlite3.Connection) -> Totals:
-    """Return the sums over all outcomes and attempts that are not in a part."""
+def open_totals(db: sqlite3.Connection, first_row: int = 0, end_row: int = _END) -> Totals:
+    """Return the sums over all outcomes and attempts, of rows that are not in a part or of a range of rows."""
+    bounds = (first_row, end_row)
     counts = db.execute(
         "SELECT coalesce(sum(status = 'completed'), 0), coalesce(sum(status = 'failed'), 0),"
         " coalesce(sum(ambiguous), 0), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0),"
         " coalesce(sum(cached_tokens), 0), coalesce(sum(cost_usd), 0.0),"
-        " coalesce(sum(cost_usd IS NULL AND (prompt_tokens > 0 OR completion_tokens > 0)), 0) FROM outcomes"
+        " coalesce(sum(cost_usd IS NULL AND (prompt_tokens > 0 OR completion_tokens > 0)), 0)"
+        " FROM outcomes WHERE row_index >= ? AND row_index < ?",
+        bounds,
     ).fetchone()
     totals = Totals(*counts)
-    totals.ambiguous += db.execute("SELECT coalesce(sum(ambiguous), 0) FROM attempts").fetchone()[0]
-    for (used,) in db.execute("SELECT spent FROM attempts WHERE spent IS NOT NULL"):
+    unsure = "SELECT coalesce(sum(ambiguous), 0) FROM attempts WHERE row_index >= ? AND row_index < ?"
+    totals.ambiguous += db.execute(unsure, bounds).fetchone()[0]
+    used_in_vain = "SELECT spent FROM attempts WHERE row_index >= ? AND row_index < ? AND spent IS NOT NULL"
+    for (used,) in db.execute(used_in_vain, bounds):
         totals.count(Spent(**orjson.loads(used)))
     return totals
 
@@ -201,3 +211,17 @@ def measured(db: sqlite3.Connection) -> Measured:
     sums = ", ".join(f"count({name}), total({name}), total(1.0 * {name} * {name})" for name in names)
     found = db.execute(f"SELECT {sums} FROM outcomes WHERE status = 'completed'").fetchone()  # noqa: S608 - names of ours
     return Measured(*(Sums(*found[first : first + 3]) for first in range(0, len(found), 3)))
+
+
+def outcomes_between(db: sqlite3.Connection, first_row: int, end_row: int, max_bytes: int) -> list[Outcome]:
+    """Return outcomes in row order; stops early, after at least one, once the bodies exceed `max_bytes`."""
+    query = "SELECT * FROM outcomes WHERE row_index >= ? AND row_index < ? ORDER BY row_index"
+    found: list[Outcome] = []
+    size = 0
+    with contextlib.closing(db.execute(query, (first_row, end_row))) as rows:
+        for row in rows:
+            found.append(outcome_of(row))
+            size += len(found[-1].body)
+            if size > max_bytes:
+                break
+    return found
