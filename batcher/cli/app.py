@@ -22,6 +22,9 @@ app = typer.Typer(
 )
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="the job file (YAML)", show_default=False)]
+Target = Annotated[
+    Path, typer.Argument(metavar="JOB|OUT", help="the job file or the output folder", show_default=False)
+]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as limits.concurrency=500")
 ]
@@ -89,13 +92,29 @@ def check(
 
 @app.command()
 def status(
-    target: Annotated[Path, typer.Argument(metavar="JOB|OUT", help="the job file or the output folder")],
+    target: Target,
     as_json: Annotated[bool, typer.Option("--json", help="print summary.json as it is")] = False,
 ) -> int:
     """Show how a run stands, also while it works."""
     from batcher.cli.status import show_status
 
     return show_status(target, as_json=as_json)
+
+
+@app.command()
+def show(
+    target: Target,
+    count: Annotated[int, typer.Option("-n", min=1, help="how many rows")] = 5,
+    failed: Annotated[bool, typer.Option("--failed", help="only failed rows")] = False,
+    grep: Annotated[str | None, typer.Option(metavar="TEXT", help="only rows with this text in a column")] = None,
+    row: Annotated[int | None, typer.Option(metavar="K", min=0, help="the row with this row_index")] = None,
+    full: Annotated[bool, typer.Option("--full", help="do not cut long texts")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="a line of JSON per row, uncut")] = False,
+) -> int:
+    """Show rows with prompt, completion and usage, also of a run that works."""
+    from batcher.cli.showing import Choice, show_rows
+
+    return show_rows(target, Choice(count, row, failed, grep), full=full, as_json=as_json)
 
 
 @app.command()
