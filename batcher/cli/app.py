@@ -118,6 +118,18 @@ def show(
 
 
 @app.command()
+def failures(
+    target: Target,
+    samples: Annotated[int, typer.Option("-n", min=0, help="sample rows per cause")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="print one line of JSON")] = False,
+) -> int:
+    """Group the failed rows by cause, and say what to do about each."""
+    from batcher.cli.failing import show_failures
+
+    return show_failures(target, samples=samples, as_json=as_json)
+
+
+@app.command()
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="show this model's parameters")] = None,
     catalogue: Annotated[Path | None, typer.Option(help="a YAML file with models of your own")] = None,
