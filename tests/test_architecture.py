@@ -21,6 +21,7 @@ LAYERS = [
     ["plan", "retry", "limits", "part", "guard", "budget"],
     ["rundir", "estimate"],
     ["results"],
+    ["export"],
     ["shard", "forecast"],
     ["pending"],
     ["feed"],

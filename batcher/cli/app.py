@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +25,7 @@ JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="the job file (YAML
 Target = Annotated[
     Path, typer.Argument(metavar="JOB|OUT", help="the job file or the output folder", show_default=False)
 ]
+ExportFormat = Literal["parquet", "jsonl", "csv", "openai-batch"]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as limits.concurrency=500")
 ]
@@ -127,6 +128,22 @@ def failures(
     from batcher.cli.failing import show_failures
 
     return show_failures(target, samples=samples, as_json=as_json)
+
+
+@app.command()
+def export(
+    target: Target,
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="a file: .parquet, .jsonl or .csv")] = None,
+    dataset: Annotated[Path | None, typer.Option("--hf", metavar="DIR", help="a Hugging Face dataset folder")] = None,
+    kind: Annotated[ExportFormat | None, typer.Option("--format", help="instead of what the suffix says")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="the input rows of failed rows, to ask them again")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="what is done so far of an unfinished run")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace what is there")] = False,
+) -> int:
+    """Write the results as one file, as OpenAI Batch files, or as a dataset."""
+    from batcher.cli import exporting
+
+    return exporting.export(target, to, dataset, kind, failed=failed, partial=partial, force=force)
 
 
 @app.command()
