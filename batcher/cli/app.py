@@ -94,12 +94,13 @@ def check(
 @app.command()
 def status(
     target: Target,
-    as_json: Annotated[bool, typer.Option("--json", help="print summary.json as it is")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="until the run ends, or Ctrl-C")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print summary.json, its state corrected")] = False,
 ) -> int:
     """Show how a run stands, also while it works."""
-    from batcher.cli.status import show_status
+    from batcher.cli.status import show_status, watch_status
 
-    return show_status(target, as_json=as_json)
+    return watch_status(target, as_json=as_json) if watch else show_status(target, as_json=as_json)
 
 
 @app.command()

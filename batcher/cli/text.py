@@ -40,7 +40,7 @@ def harmless(text: str) -> str:
 
 def line(text: str, width: int) -> str:
     """Return text as one harmless line of at most `width` cells."""
-    text = " ".join(harmless(text[: 4 * width]).split())
+    text = harmless(text[: 4 * width]).replace("\n", " ").rstrip()
     if cells(text) <= width:
         return text
     return f"{next(_pieces(text, width - 1), '').rstrip()}…"

@@ -63,7 +63,8 @@ def test_long_texts_are_cut_and_say_so() -> None:
 
 def test_one_line() -> None:
     """Line ends become blanks, what does not fit an ellipsis."""
-    assert line("a\n b\x1b", 20) == r"a b\x1b"
+    assert line("a\nb\x1b", 20) == r"a b\x1b"
+    assert line("name:  value", 20) == "name:  value"
     assert line("abcdefgh", 8) == "abcdefgh"
     assert line("abcdefghi", 8) == "abcdefg…"
     assert line("你好世界", 6) == "你好…"
