@@ -61,7 +61,7 @@ def _chosen(results: Results, choice: Choice) -> Iterator[pa.RecordBatch]:
         return
     left = choice.count
     for batch in results.batches(status="failed" if choice.failed else None):
-        found = batch if choice.text is None else batch.filter(_holding(batch, choice.text, results.column("error")))
+        found = batch if choice.text is None else batch.filter(_holding(results, batch, choice.text))
         if found.num_rows:
             yield found.slice(0, left)
         left -= found.num_rows
@@ -69,19 +69,27 @@ def _chosen(results: Results, choice: Choice) -> Iterator[pa.RecordBatch]:
             return
 
 
-def _holding(batch: pa.RecordBatch, text: str, error: str) -> pa.Array:
-    """Which rows hold a text in any column, in capitals or not."""
+def _holding(results: Results, batch: pa.RecordBatch, text: str) -> pa.Array:
+    """Which rows hold a text, in capitals or not, in an input column, the answer, its id or the error."""
     found = pa.array([False] * batch.num_rows)
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        if field.name == error:
-            column = pc.struct_field(column, "message")
-        elif pa.types.is_nested(field.type):
-            rows = json_rows(batch.select([field.name]), {field.name})
-            column = pa.array([dumps(row[field.name]).decode() for row in rows], pa.string())
-        elif not pa.types.is_string(field.type):
-            continue
+    for column in _searched(results, batch):
         found = pc.or_(found, pc.fill_null(pc.match_substring(column, text, ignore_case=True), fill_value=False))
     return found
+
+
+def _searched(results: Results, batch: pa.RecordBatch) -> Iterator[pa.Array]:
+    """The columns of texts that a search goes through."""
+    for name in results.carried:
+        column = batch.column(name)
+        if pa.types.is_string(column.type):
+            yield column
+        elif pa.types.is_nested(column.type):
+            rows = json_rows(batch.select([name]), {name})
+            yield pa.array([dumps(row[name]).decode() for row in rows], pa.string())
+    for name in ("completion", "reasoning", "choices_raw", "response_id"):
+        yield batch.column(results.column(name))
+    for name in ("message", "code"):
+        yield pc.struct_field(batch.column(results.column("error")), name)
 
 
 def _say_what_is_missing(results: Results, choice: Choice, shown: int) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from batcher.cli import main
@@ -109,9 +111,21 @@ def test_grep(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert indexes(shown(capsys, out, "--grep", "answer 8")) == [8]
     assert indexes(shown(capsys, out, "--grep", "k-3")) == [3]
     assert indexes(shown(capsys, out, "--grep", "NO")) == [4]
+    assert indexes(shown(capsys, out, "--grep", "bad_image")) == [4]
+    assert indexes(shown(capsys, out, "--grep", "ID-6")) == [6]
+    assert indexes(shown(capsys, out, "--grep", "1234")) == []
     assert indexes(shown(capsys, out, "--grep", "q.*n")) == []
     assert indexes(shown(capsys, out, "--grep", "answer", "-n", "2")) == [0, 1]
     assert indexes(shown(capsys, out, "--grep", "question", "--failed")) == [4]
+
+
+def test_grep_in_nested_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Conversations are searched too, as text or, from Parquet, nested."""
+    talks = [[{"role": "user", "content": f"Grüße {n}"}] for n in range(3)]
+    pq.write_table(pa.table({"messages": talks}), tmp_path / "rows.parquet")
+    job = make_job(tmp_path, prompt=None, input={"path": "rows.parquet"})
+    run_rows(job, map(answer, range(3)), parts=[0])
+    assert indexes(shown(capsys, job.output.path, "--grep", "grüße 2")) == [2]
 
 
 def test_long_texts(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
