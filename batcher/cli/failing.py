@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -25,16 +27,16 @@ _NARROWEST = 40
 def show_failures(target: Path, *, samples: int, as_json: bool) -> int:
     """Print the causes of failure; exit code 0 whether or not there are any."""
     with results_of(target) as results:
-        found, totals = causes(results, samples=samples), results.totals()
+        found, totals, folder = causes(results, samples=samples), results.totals(), results.path
     if as_json:
         put(orjson.dumps(_record(results.rows, totals, found)).decode())
         return 0
     width = max(_NARROWEST, shutil.get_terminal_size((100, 24)).columns)
-    put("\n".join(_page(shown(str(target)), results.rows, totals, found, width)))
+    put("\n".join(_page(target, folder, results.rows, totals, found, width)))
     return 0
 
 
-def _page(target: str, rows: int, totals: Totals, found: list[Cause], width: int) -> Iterator[str]:
+def _page(target: Path, folder: Path, rows: int, totals: Totals, found: list[Cause], width: int) -> Iterator[str]:
     failed = sum(cause.rows for cause in found)
     so_far = "" if totals.rows == rows else f", and {rows - totals.rows:,} have no outcome yet"
     yield f"{failed:,} of {totals.rows:,} rows failed{so_far}"
@@ -48,8 +50,24 @@ def _page(target: str, rows: int, totals: Totals, found: list[Cause], width: int
         yield f"\n{len(found) - _MOST_LISTED} further causes; --json shows them"
     if found:
         yield ""
-        yield f"look at them:     batcher show {target} --failed"
-        yield f"ask them again:   batcher export {target} --failed --to again.jsonl, then run a job over that file"
+        yield f"look at them:    batcher show {shlex.quote(shown(str(target)))} --failed"
+        yield from _again(target, folder)
+
+
+def _again(target: Path, folder: Path) -> Iterator[str]:
+    """How to ask the failed rows again; the rows that are done stay as they are."""
+    if target.is_dir():
+        yield f"ask them again:  batcher export {shlex.quote(shown(str(target)))} --failed --to again.jsonl"
+        yield "                 and run a job over that file"
+        return
+    rows = target.with_name(f"{target.stem}-again.jsonl")
+    output = os.path.relpath(folder, target.absolute().parent) + "-again"  # as the job file says it
+    job = shlex.quote(shown(str(target)))
+    settings = " ".join(
+        f"--set {shlex.quote(f'{key}={value}')}" for key, value in (("input.path", rows.name), ("output.path", output))
+    )
+    yield f"ask them again:  batcher export {job} --failed --to {shlex.quote(shown(str(rows)))}"
+    yield f"                 batcher run {job} {settings}"
 
 
 def _named(cause: Cause) -> str:

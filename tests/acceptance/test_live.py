@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import threading
@@ -21,8 +22,8 @@ import pytest
 
 from batcher.errors import BatcherError
 from batcher.results import Results
-from tests.harness import BARE, BATCHER, batcher, check_output, digest, kill, start, write_job, write_rows
-from tests.recording_server import Answer, Recorder, Request, completion, recording
+from tests.harness import BARE, BATCHER, batcher, check_output, digest, kill, start, table, write_job, write_rows
+from tests.recording_server import Answer, Recorder, Request, as_json, completion, recording
 
 ROWS = 70
 
@@ -104,7 +105,7 @@ def until(condition: Callable[[], bool], live: Live) -> None:
 def test_readers_do_not_disturb_a_run(tmp_path: Path) -> None:
     """Rows shown and exported meanwhile are right and all there; the run asks every row once and ends well."""
     with running(tmp_path) as live:
-        for count in (26, 43, 66):
+        for count in (26, 66):
             live.let(count - live.done())
             end = batcher("export", str(live.job), "--partial", "--to", str(tmp_path / "some.jsonl"), "--force")
             assert (end.returncode, end.stdout.split()[0]) == (0, str(count)), end.stderr
@@ -213,3 +214,31 @@ def test_a_run_that_was_killed(tmp_path: Path, command: str) -> None:
         again = batcher("run", str(live.job), "-q")
         assert again.returncode == 0, again.stderr
     check_output(live.out, live.texts)
+
+
+def test_asking_failed_rows_again(tmp_path: Path) -> None:
+    """The commands that `batcher failures` prints ask exactly the failed rows once more, as they stand there."""
+    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(ROWS)))
+    poison = {texts[3], texts[50]}
+    asked: list[str] = []
+
+    def respond(request: Request) -> Answer:
+        asked.append(request.prompt)
+        first = asked.count(request.prompt) == 1
+        if request.prompt in poison and first:
+            return as_json({"error": {"message": "no", "code": "bad_image"}}, 400)
+        return completion(id=f"chatcmpl-{digest(request.prompt)}")
+
+    (tmp_path / "my jobs").mkdir()
+    with recording(respond) as endpoint:
+        source, output = {"path": "../rows.jsonl"}, {"path": "../out"}
+        job = write_job(tmp_path / "my jobs", endpoint.base_url, input=source, output=output)
+        assert batcher("run", str(job), "-q").returncode == 3
+        page = batcher("failures", "my jobs/job.yaml", cwd=tmp_path).stdout
+        commands = re.findall("batcher (?:export|run) .*", page)
+        assert len(commands) == 2
+        for command in commands:
+            end = batcher(*shlex.split(command)[1:], cwd=tmp_path)
+            assert end.returncode == 0, end.stderr
+    assert sorted(asked[ROWS:]) == sorted(poison)
+    assert table(tmp_path / "out-again")["text"].to_pylist() == [texts[3], texts[50]]

@@ -83,7 +83,7 @@ def test_for_people(out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert lines[2:4] == ["3 (50%): http_422", "  row 3: row 3 is wrong"]
     assert "1 (17%): content_filter (HTTP 400)" in lines
     assert r"  row 1: \x1b[31mflagged as bad" in lines
-    assert max(map(len, lines[:-2])) <= 80
+    assert max(map(len, lines[:-3])) <= 80
     assert " ".join(ADVICE["timeout"].split()) in " ".join(page.split())
     assert f"batcher show {out} --failed" in page
     assert f"batcher export {out} --failed --to again.jsonl" in page
