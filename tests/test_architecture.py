@@ -21,6 +21,7 @@ LAYERS = [
     ["plan", "retry", "limits", "part", "budget"],
     ["rundir", "estimate"],
     ["results"],
+    ["export"],
     ["shard", "forecast"],
     ["pending"],
     ["feed"],

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,10 @@ app = typer.Typer(
 )
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="the job file (YAML)", show_default=False)]
+Target = Annotated[
+    Path, typer.Argument(metavar="JOB|OUT", help="the job file or the output folder", show_default=False)
+]
+ExportFormat = Literal["parquet", "jsonl", "csv", "openai-batch"]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="override a key, such as limits.concurrency=500")
 ]
@@ -89,20 +93,65 @@ def check(
 
 @app.command()
 def status(
-    target: Annotated[Path, typer.Argument(metavar="JOB|OUT", help="the job file or the output folder")],
-    as_json: Annotated[bool, typer.Option("--json", help="print summary.json as it is")] = False,
+    target: Target,
+    watch: Annotated[bool, typer.Option("--watch", help="until the run ends, or Ctrl-C")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print summary.json, its state corrected")] = False,
 ) -> int:
     """Show how a run stands, also while it works."""
-    from batcher.cli.status import show_status
+    from batcher.cli.status import show_status, watch_status
 
-    return show_status(target, as_json=as_json)
+    return watch_status(target, as_json=as_json) if watch else show_status(target, as_json=as_json)
+
+
+@app.command()
+def show(
+    target: Target,
+    count: Annotated[int, typer.Option("-n", min=1, help="how many rows")] = 5,
+    failed: Annotated[bool, typer.Option("--failed", help="only failed rows")] = False,
+    grep: Annotated[str | None, typer.Option(metavar="TEXT", help="only rows with this text in a column")] = None,
+    row: Annotated[int | None, typer.Option(metavar="K", min=0, help="the row with this row_index")] = None,
+    full: Annotated[bool, typer.Option("--full", help="do not cut long texts")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="a line of JSON per row, uncut")] = False,
+) -> int:
+    """Show rows with prompt, completion and usage, also of a run that works."""
+    from batcher.cli.showing import Choice, show_rows
+
+    return show_rows(target, Choice(count, row, failed, grep), full=full, as_json=as_json)
+
+
+@app.command()
+def failures(
+    target: Target,
+    samples: Annotated[int, typer.Option("-n", min=0, help="sample rows per cause")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="print one line of JSON")] = False,
+) -> int:
+    """Group the failed rows by cause, and say what to do about each."""
+    from batcher.cli.failing import show_failures
+
+    return show_failures(target, samples=samples, as_json=as_json)
+
+
+@app.command()
+def export(
+    target: Target,
+    to: Annotated[Path | None, typer.Option(metavar="FILE", help="a file: .parquet, .jsonl or .csv")] = None,
+    dataset: Annotated[Path | None, typer.Option("--hf", metavar="DIR", help="a Hugging Face dataset folder")] = None,
+    kind: Annotated[ExportFormat | None, typer.Option("--format", help="instead of what the suffix says")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="the input rows of failed rows, to ask them again")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="what is done so far of an unfinished run")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace what is there")] = False,
+) -> int:
+    """Write the results as one file, as OpenAI Batch files, or as a dataset."""
+    from batcher.cli import exporting
+
+    return exporting.export(target, to, dataset, kind, failed=failed, partial=partial, force=force)
 
 
 @app.command()
 def report(
     target: Annotated[Path, typer.Argument(metavar="JOB|OUT", help="the job file or the output folder")],
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="where to write it; default: report.html in OUT")
+        Path | None, typer.Option("--to", metavar="FILE", help="where to write it; default: beside OUT, as OUT-report.html")
     ] = None,
 ) -> int:
     """Write one HTML page about a run: totals, pace, latency, tokens, cost, errors, configuration."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from batcher.cli.bar import say
 from batcher.cli.running import shown
-from batcher.cli.status import read_summary
+from batcher.cli.standing import standing_of
 from batcher.durable import replace_file
 from batcher.errors import BatcherError, InputError, StorageError
 from batcher.job import load_job
@@ -33,7 +33,7 @@ def write_report(target: Path, to: Path | None) -> int:
         raise MissingLibraryError from None
     job = None if target.is_dir() else load_job(target)
     folder = target if job is None else job.output.path
-    path = folder / "report.html" if to is None else to
+    path = _beside(folder) if to is None else to
     _check_free(path)
     page = render(gather(folder, job=job, summary=_summary(folder))).encode()
     try:
@@ -42,6 +42,12 @@ def write_report(target: Path, to: Path | None) -> int:
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
     say(f"{shown(str(path))} ({len(page) / 1000:,.0f} KB)", sys.stdout)
     return 0
+
+
+def _beside(folder: Path) -> Path:
+    """Next to the run folder, not in it: readers of Parquet folders fail on a file that is none."""
+    place = folder.resolve()
+    return place.with_name(f"{place.name}-report.html")
 
 
 def _check_free(path: Path) -> None:
@@ -59,6 +65,6 @@ def _check_free(path: Path) -> None:
 
 def _summary(folder: Path) -> dict[str, Any] | None:
     try:
-        return read_summary(folder)
+        return standing_of(folder)
     except InputError:
         return None

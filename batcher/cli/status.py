@@ -1,74 +1,107 @@
-"""`batcher status`: how a run stands, read from its folder without touching it."""
+"""`batcher status`: how a run stands, once or until it ends, read from its folder without touching it."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from batcher.cli.bar import cost_words
+from batcher.cli.folder import folder_of
 from batcher.cli.running import shown
-from batcher.errors import InputError, StorageError
-from batcher.job import load_job
+from batcher.cli.standing import UNDER_WAY, standing_of
+from batcher.cli.text import line, put
+
+#: seconds between two looks
+_LOOK_S = 1.0
 
 
 def show_status(target: Path, *, as_json: bool) -> int:
     """Print the state of the run of a job file or in an output folder; exit code 0 if there is one."""
-    folder = target if target.is_dir() else load_job(target).output.path
-    summary = read_summary(folder)
-    print(orjson.dumps(summary).decode() if as_json else render_status(folder, summary))
+    folder = folder_of(target)
+    standing = standing_of(folder)
+    put(orjson.dumps(standing).decode() if as_json else render_status(folder, standing))
     return 0
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Return `summary.json` of a run folder, with `state` corrected if its process is gone.
+def watch_status(target: Path, *, as_json: bool, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Show the state again and again until the run ends or Ctrl-C; exit code 0 in both cases.
 
-    Raises:
-        InputError: there is no run in this folder.
+    A terminal shows the newest state in place of the one before; elsewhere, and as JSON, every change is a line.
     """
-    path = folder / ".batcher" / "summary.json"
+    folder = folder_of(target)
+    screen = Screen() if sys.stdout.isatty() and os.environ.get("TERM") != "dumb" and not as_json else None
+    last: dict[str, Any] | None = None
+    ended = False
     try:
-        summary: dict[str, Any] = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{shown(str(folder))} holds no run yet") from None
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise StorageError(f"{path} cannot be read: {error}") from error
-    if summary["state"] == "running" and not _is_alive(summary["pid"]):
-        summary["state"] = "died"
-    return summary
+        while True:
+            standing = standing_of(folder)
+            if screen is not None:
+                screen.draw(render_status(folder, standing))
+            elif _without_time(standing) != last:
+                put(orjson.dumps(standing).decode() if as_json else render_line(standing))
+            if standing["state"] not in UNDER_WAY and ended:
+                return 0
+            last, ended = _without_time(standing), standing["state"] not in UNDER_WAY
+            sleep(_LOOK_S if not ended else _LOOK_S / 10)  # a run may take the folder over at the moment one ends
+    except KeyboardInterrupt:
+        return 0
 
 
-def render_status(folder: Path, summary: dict[str, Any]) -> str:
-    """The summary in a few lines."""
-    done = summary["completed"] + summary["failed"]
+class Screen:
+    """Lines on a terminal that are replaced by the next ones."""
+
+    def __init__(self) -> None:
+        self._height = 0
+
+    def draw(self, text: str) -> None:
+        """Put the lines in the place of those drawn last."""
+        lines = [line(one, shutil.get_terminal_size((100, 24)).columns - 1) for one in text.splitlines()]
+        up = f"\x1b[{self._height}F\x1b[J" if self._height else ""
+        put(up + "\n".join(lines))
+        self._height = len(lines)
+
+
+def render_status(folder: Path, standing: dict[str, Any]) -> str:
+    """The state in a few lines."""
+    done = standing["completed"] + standing["failed"]
     words = {
-        "running": f"running (pid {summary['pid']})",
+        "starting": f"a run is starting (pid {standing['pid']})",
+        "running": f"running (pid {standing['pid']})",
         "finished": "finished",
         "died": "not running; it was killed and can be resumed with the same command",
+        "unknown": "was running on another machine, and has not been heard of lately",
     }
     lines = [
-        f"{shown(str(folder))}: {words.get(summary['state'], 'stopped; the same command resumes it')}",
-        f"rows:   {done} of {summary['total']} ({summary['completed']} completed, {summary['failed']} failed),"
-        f" {summary['in_flight']} in flight, {summary['waiting']} waiting for another attempt",
-        f"tokens: {summary['prompt_tokens']:,} prompt, {summary['completion_tokens']:,} completion",
-        f"cost:   {cost_words(summary.get('cost_usd'), summary.get('unpriced', 0), done, summary['total'])}",
+        f"{shown(str(folder))}: {words.get(standing['state'], 'stopped; the same command resumes it')}",
+        f"rows:   {done} of {standing['total']} ({standing['completed']} completed, {standing['failed']} failed),"
+        f" {standing['in_flight']} in flight, {standing['waiting']} waiting for another attempt",
+        f"tokens: {standing['prompt_tokens']:,} prompt, {standing['completion_tokens']:,} completion",
+        f"cost:   {cost_words(standing['cost_usd'], standing['unpriced'], done, standing['total'])}",
     ]
-    if summary["ambiguous"]:
-        lines.append(f"unsure: {summary['ambiguous']} requests may have been paid for without an answer")
-    if summary["why_waiting"]:
-        lines.append(f"waits:  {summary['why_waiting']}")
-    lines.append(f"as of:  {summary['updated_at']}")
+    if standing["ambiguous"]:
+        lines.append(f"unsure: {standing['ambiguous']} requests may have been paid for without an answer")
+    if standing["why_waiting"]:
+        lines.append(f"waits:  {standing['why_waiting']}")
+    lines.append(f"as of:  {standing['updated_at']}")
     return "\n".join(lines)
 
 
-def _is_alive(pid: int) -> bool:
-    """The process exists. (Trying the lock instead would, for a moment, lock out a run that is just starting.)"""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def render_line(standing: dict[str, Any]) -> str:
+    """The state in one line."""
+    done = standing["completed"] + standing["failed"]
+    words = (
+        f"{time.strftime('%H:%M:%S')} {standing['state']}: {done}/{standing['total']} rows, {standing['completed']} ok,"
+        f" {standing['failed']} failed, {standing['in_flight']} in flight"
+    )
+    return f"{words}; {standing['why_waiting']}" if standing["why_waiting"] else words
+
+
+def _without_time(standing: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in standing.items() if name != "updated_at"}

@@ -22,7 +22,8 @@ MAX_MESSAGE = 2_000
 #: the same for its type, param and code
 _MAX_NAME = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-_INT64_END = 1 << 63
+#: no request uses more tokens; a larger number is nonsense, and sums of such would leave 64 bits
+_TOO_MANY = 10**12
 #: seconds since 1970 at the end of the year 9999; what is later is no timestamp, or one in milliseconds
 _LAST_SECOND = 253_402_300_799
 
@@ -173,14 +174,14 @@ def _usage(value: Any) -> Usage:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < _INT64_END else None
+    return value if type(value) is int and 0 <= value < _TOO_MANY else None
 
 
 def _counts(details: Any) -> dict[str, int]:
     counts: dict[str, int] = {}
     if isinstance(details, dict):
         for key, value in details.items():  # a loop: a third faster here than a comprehension
-            if type(value) is int and 0 <= value < _INT64_END:
+            if type(value) is int and 0 <= value < _TOO_MANY:
                 counts[key] = value
     return counts
 

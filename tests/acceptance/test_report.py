@@ -125,7 +125,7 @@ def test_the_report_of_a_real_run(tmp_path: Path) -> None:
         assert batcher("run", str(job), "-q").returncode == 3
     end = batcher("report", str(job))
     assert end.returncode == 0, end.stderr
-    file = tmp_path / "out" / "report.html"
+    file = tmp_path / "out-report.html"
     assert re.fullmatch(rf"{re.escape(str(file))} \(\d+ KB\)\n", end.stdout)
     assert file.stat().st_size < 400_000
     page = check_harmless(file.read_text())
@@ -181,7 +181,7 @@ def test_a_record_that_cannot_be_written_harms_no_run(tmp_path: Path) -> None:
     assert end.returncode == 0, end.stderr
     assert end.stderr.count(NAME) == 1
     assert batcher("report", str(tmp_path / "out")).returncode == 0
-    page = check_harmless((tmp_path / "out" / "report.html").read_text())
+    page = check_harmless((tmp_path / "out-report.html").read_text())
     assert "no record over time" in page.text
     assert page.tiles["Completed"] == ["30", "all of 30 rows"]
 
@@ -335,7 +335,7 @@ def test_no_secret_is_in_a_report(tmp_path: Path) -> None:
     secrets = {"MY_KEY": "sk-canary-1", "TEAM": "canary-2", "TOKEN": "canary-3", "PASSWORD": "canary-4"}
     end = batcher("report", str(job), env={**BARE, **secrets})
     assert end.returncode == 0, end.stderr
-    page = check_harmless((tmp_path / "out" / "report.html").read_text())
+    page = check_harmless((tmp_path / "out-report.html").read_text())
     assert "canary" not in page.text + end.stdout + end.stderr
     assert "user" not in page.text.split("endpoint.proxy")[1][:60]
     assert "endpoint.headers.X-Team" in page.text

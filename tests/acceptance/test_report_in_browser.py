@@ -68,7 +68,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         job = write_job(folder, simulator.base_url, input={"path": "rows.jsonl", "id": HOSTILE})
         assert batcher("run", str(job), "-q").returncode == 3
     assert batcher("report", str(job)).returncode == 0
-    return folder / "out" / "report.html"
+    return folder / "out-report.html"
 
 
 @pytest.fixture(scope="module")
