@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -12,6 +13,7 @@ import anyio
 import orjson
 
 from batcher.catalogue import FormSchema, load_catalogue, warnings
+from batcher.cli import talk
 from batcher.client import open_client
 from batcher.engines.local import destination, endpoint_of
 from batcher.errors import BatcherError, EndpointError
@@ -28,6 +30,7 @@ _SAMPLE = 100
 
 def check_job(path: Path, overrides: Sequence[str], *, offline: bool) -> int:
     """Print a line per check; return 0, or the exit code of the first thing that is wrong."""
+    talk.log_to_stderr(logging.WARNING)
     job = load_job(path, overrides=overrides)
     _say("ok", "job", f"{path} (version {job.version})")
     schema = load_catalogue(job.catalogue).schema_of(job.model)
@@ -44,13 +47,13 @@ def check_job(path: Path, overrides: Sequence[str], *, offline: bool) -> int:
             _say("ok", name, ask())
         except BatcherError as error:
             problems.append(error)
-            _say("fail", name, str(error))
+            for problem in talk.problems(error):
+                _say("fail", name, problem)
     return problems[0].exit_code if problems else 0
 
 
 def _say(verdict: str, name: str, words: str) -> None:
-    for line in words.splitlines():
-        print(f"{verdict:>4}  {name:<10} {line}")
+    print(f"{verdict:>4}  {name:<10} {talk.visible(words)}")
 
 
 def _check_input(job: Job, schema: FormSchema) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 
 from batcher import run
-from batcher.cli.bar import cost_words, say, watcher
+from batcher.cli.bar import cost_words, watcher
 from batcher.cli.sampling import forecast_of, render_sample
+from batcher.cli.talk import log_to_stderr, problems, say, visible, visible_json
 from batcher.errors import BatcherError, BudgetError
 from batcher.job import load_job
 from batcher.progress import Figures, Progress
@@ -23,6 +24,8 @@ from batcher.records import Report
 
 #: exit codes after which the same command is all that is needed
 _CARRY_ON = (69, 75, 129, 130, 143)
+#: keys whose values are text for the model, or may be secrets
+_PRIVATE = ("prompt", "system_prompt", "endpoint", "parameters.extra")
 
 
 def run_job(
@@ -37,7 +40,7 @@ def run_job(
 ) -> int:
     """Run a job, or `limit` rows of it, print its report, and return the exit code."""
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    log_to_stderr(level)
     job = load_job(path, overrides=overrides)
     last = Last(watcher(quiet=quiet))
     try:
@@ -51,14 +54,14 @@ def run_job(
     rest = forecast_of(report, job)
     if rest is not None:
         if as_json:
-            say(orjson.dumps({**as_values(report), "forecast": asdict(rest)}).decode(), sys.stdout)
+            say(visible_json(orjson.dumps({**as_values(report), "forecast": asdict(rest)}).decode()), sys.stdout)
         elif not quiet:
             again, limit_found = _command(path, overrides), last.figures.limit
             say(render_sample(report, rest, job, found_limit=limit_found, again=again), sys.stdout)
         return BudgetError.exit_code
     failed = report.totals.failed
     if as_json:
-        say(orjson.dumps(as_values(report)).decode(), sys.stdout)
+        say(visible_json(orjson.dumps(as_values(report)).decode()), sys.stdout)
     elif not quiet:
         say(render_report(report), sys.stdout)
     if quiet and failed:
@@ -81,8 +84,9 @@ class Last:
 
 
 def _command(path: Path, overrides: Sequence[str], more: Sequence[str] = ()) -> str:
-    """The command that runs the job as it was run, for a shell."""
-    return shlex.join(["batcher", "run", str(path), *more, *(word for value in overrides for word in ("--set", value))])
+    """The command that runs the job as it was run, for a shell; `...` stands for what no message repeats."""
+    shown = [f"{text.partition('=')[0]}=..." if text.strip().startswith(_PRIVATE) else text for text in overrides]
+    return shlex.join(["batcher", "run", str(path), *more, *(word for value in shown for word in ("--set", value))])
 
 
 def as_values(report: Report) -> dict[str, Any]:
@@ -112,16 +116,19 @@ def render_report(report: Report) -> str:
         )
     lines.append(f"output: {place} ({report.parts} {'part' if report.parts == 1 else 'parts'})")
     lines.append(f'query:  duckdb -c "FROM {files} SELECT row_index, completion, total_tokens LIMIT 5"')
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def complain(error: BatcherError) -> None:
     """Say what is wrong, one problem a line."""
-    for line in str(error).splitlines():
+    for line in problems(error):
         say(f"batcher: {line}", sys.stderr)
 
 
 def shown(path: str) -> str:
     """A path as short as it can be said from here."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("../../") else relative
+    try:
+        relative = os.path.relpath(path)
+    except FileNotFoundError:  # the folder that we were started in is gone
+        relative = path
+    return visible(path if relative.startswith("../../") else relative)

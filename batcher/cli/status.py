@@ -10,6 +10,7 @@ import orjson
 
 from batcher.cli.bar import cost_words
 from batcher.cli.running import shown
+from batcher.cli.talk import visible, visible_json
 from batcher.errors import InputError, StorageError
 from batcher.job import load_job
 
@@ -18,7 +19,11 @@ def show_status(target: Path, *, as_json: bool) -> int:
     """Print the state of the run of a job file or in an output folder; exit code 0 if there is one."""
     folder = target if target.is_dir() else load_job(target).output.path
     summary = read_summary(folder)
-    print(orjson.dumps(summary).decode() if as_json else render_status(folder, summary))
+    try:
+        words = visible_json(orjson.dumps(summary).decode()) if as_json else render_status(folder, summary)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _not_ours(folder) from error
+    print(words)
     return 0
 
 
@@ -35,8 +40,11 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise InputError(f"{shown(str(folder))} holds no run yet") from None
     except (OSError, orjson.JSONDecodeError) as error:
         raise StorageError(f"{path} cannot be read: {error}") from error
-    if summary["state"] == "running" and not _is_alive(summary["pid"]):
-        summary["state"] = "died"
+    try:
+        if summary["state"] == "running" and not _is_alive(summary["pid"]):
+            summary["state"] = "died"
+    except (KeyError, TypeError, OverflowError) as error:
+        raise _not_ours(folder) from error
     return summary
 
 
@@ -60,7 +68,11 @@ def render_status(folder: Path, summary: dict[str, Any]) -> str:
     if summary["why_waiting"]:
         lines.append(f"waits:  {summary['why_waiting']}")
     lines.append(f"as of:  {summary['updated_at']}")
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
+
+
+def _not_ours(folder: Path) -> StorageError:
+    return StorageError(f"{folder / '.batcher' / 'summary.json'} is not what batcher wrote")
 
 
 def _is_alive(pid: int) -> bool:
