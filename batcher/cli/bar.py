@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
-from batcher.cli.talk import say
+from batcher.cli.talk import say, visible
 from batcher.pricing import dollars
 from batcher.progress import Figures, Progress
 
@@ -99,7 +99,7 @@ class Bar:
         )
         if figures.why_waiting:
             words += f" · {figures.why_waiting}"
-        self._bar.set_postfix_str(words, refresh=False)
+        self._bar.set_postfix_str(visible(words), refresh=False)
         self._bar.update(figures.done - self._bar.n)
         self._bar.refresh()
 
