@@ -52,7 +52,7 @@ def problems(error: BatcherError) -> list[str]:
 def say(message: str, stream: TextIO) -> None:
     """Print lines; that nobody reads any more is no reason to stop a run."""
     try:
-        print(visible_lines(message), file=stream, flush=True)
+        print(visible_lines(message) + "\n", end="", file=stream, flush=True)  # at once: threads talk too
     except OSError:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
