@@ -131,4 +131,5 @@ def shown(path: str) -> str:
         relative = os.path.relpath(path)
     except FileNotFoundError:  # the folder that we were started in is gone
         relative = path
-    return visible(path if relative.startswith("../../") else relative)
+    longer = relative.startswith("../../") or len(relative) + 1 >= len(path)  # the second is so from /, as under cron
+    return visible(path if longer else relative)

@@ -145,7 +145,7 @@ def names_of(path: Path) -> set[str]:
 
 
 def test_row_25_no_dependency_with_a_known_hole_is_accepted() -> None:
-    """Every dependency has a lowest version, that with a hole which concerns us the one that mended it; they are few."""
+    """Every dependency has a lowest version, that of one with a hole is the one that mended it; there are few."""
     project = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["project"]
     lowest = {}
     for line in project["dependencies"]:
