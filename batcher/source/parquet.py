@@ -23,7 +23,7 @@ from batcher.source.jsonl import MAX_LINE_BYTES
 _Tidier = Callable[[Any], Any]
 
 _READ_AHEAD_BYTES = 1 << 20
-#: 20 times what the same text a million times over takes; a plan must not grow with what a few bytes claim
+#: 20 times what a column of nothing but nulls comes to; a plan must not grow with what a few bytes claim
 _MOST_ROWS_PER_BYTE = 10_000
 
 #: a row of more bytes than this is as bad as such a line of JSON: a few bytes on disk may unfold to any number
