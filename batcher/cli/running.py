@@ -22,10 +22,12 @@ from batcher.job import load_job
 from batcher.progress import Figures, Progress
 from batcher.records import Report
 
+_log = logging.getLogger(__name__)
+
 #: exit codes after which the same command is all that is needed
 _CARRY_ON = (69, 75, 129, 130, 143)
 #: keys whose values are text for the model, or may be secrets
-_PRIVATE = ("prompt", "system_prompt", "endpoint", "parameters.extra")
+_PRIVATE = ("prompt", "system_prompt", "endpoint=", "endpoint.headers", "endpoint.proxy", "parameters.extra")
 
 
 def run_job(
@@ -42,6 +44,8 @@ def run_job(
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
     log_to_stderr(level)
     job = load_job(path, overrides=overrides)
+    os.umask(0o077)  # what a run writes holds prompts and answers
+    _warn_of_other_writers(job.output.path)
     last = Last(watcher(quiet=quiet))
     try:
         report = run(job, progress=last, limit=limit, spread=spread)
@@ -67,6 +71,16 @@ def run_job(
     if quiet and failed:
         say(f"batcher: {failed} of {report.rows} rows failed; see {shown(report.path)}", sys.stderr)
     return 3 if failed else 0
+
+
+def _warn_of_other_writers(folder: Path) -> None:
+    """Whoever may write in the output folder may put other parts in place of finished ones."""
+    try:
+        mode = folder.stat().st_mode & 0o777
+    except OSError:
+        return  # it is made, or its trouble is told, later
+    if mode & 0o022:
+        _log.warning("other users of this machine can write in %s (mode %03o); chmod go-w ends that", folder, mode)
 
 
 class Last:

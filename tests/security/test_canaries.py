@@ -123,7 +123,7 @@ def test_row_11_the_command_to_carry_on_repeats_no_prompt(tmp_path: Path) -> Non
         process.terminate()
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert "carry on with: the same command" in stderr
+    assert f"carry on with: batcher run {job} --set system_prompt=..." in stderr
     check_talk(subprocess.CompletedProcess([], 143, stdout, stderr))
 
 
