@@ -9,6 +9,16 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
+from typing import BinaryIO
+
+
+def create(path: Path) -> BinaryIO:
+    """Open a new file for writing that its owner alone can read.
+
+    What has this name already, such as the remains of a writer that died, makes room; a link is never followed.
+    """
+    path.unlink(missing_ok=True)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
 
 
 def fsync_folder(folder: Path) -> None:
@@ -26,7 +36,7 @@ def replace_file(path: Path, content: bytes, *, durable: bool = True) -> None:
     `durable=False` leaves out the fsyncs, for files that only inform.
     """
     temporary = path.with_name(f".{path.name}.new")
-    with temporary.open("wb") as file:
+    with create(temporary) as file:
         file.write(content)
         if durable:
             file.flush()

@@ -13,6 +13,7 @@ Pure: no clock, no journal.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ from batcher.records import Outcome
 #: failures in a row that stop a run in which nothing has ever succeeded; and one that has worked before
 FIRST = 20
 LATER = 200
+
+#: what an error code may look like to be repeated in a message
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 @dataclass(slots=True)
@@ -82,7 +86,8 @@ class Guard:
         rows = (
             f"{len(self.held)} rows failed one after the other" if len(self.held) > 1 else "the only row asked failed"
         )
-        return f"{rows} and none succeeded; {count} with {code}"
+        named = code if _NAME.fullmatch(code) else "a code that is no name"  # some servers put the request there
+        return f"{rows} and none succeeded; {count} with {named}"
 
     def causes(self) -> list[tuple[str, int]]:
         """Error codes of what is held, the most frequent first."""

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batcher.completion import parse
+from batcher.durable import create
 from batcher.errors import JobError, StorageError
 from batcher.measured import Measured, Sums
 from batcher.records import ApiError, Completion, Outcome, Shard, Totals
@@ -139,7 +140,7 @@ def write_part(
     """
     totals = Totals()
     try:
-        with temporary.open("wb") as file, _writer(file, form) as writer:
+        with create(temporary) as file, _writer(file, form) as writer:
             for table in _row_groups(_with_results(shard, form.schema, carried, outcomes, totals), form.schema):
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
             writer.add_key_value_metadata(form.footer(shard, totals))

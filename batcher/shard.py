@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from batcher.durable import create
 from batcher.errors import DiskFullError, StorageError
 from batcher.part import write_part
 from batcher.records import Shard
@@ -36,7 +37,7 @@ class OpenShard:
         if self.partial:
             return
         try:
-            self._file = self._spool.open("wb")
+            self._file = create(self._spool)
             self._writer = pa.ipc.new_stream(self._file, rundir.form.carried)
         except OSError as error:
             raise _unwritable(self._spool, error) from error

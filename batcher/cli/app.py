@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -151,7 +151,8 @@ def export(
 def report(
     target: Annotated[Path, typer.Argument(metavar="JOB|OUT", help="the job file or the output folder")],
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FILE", help="where to write it; default: beside OUT, as OUT-report.html")
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="where to write it; default: beside OUT, as OUT-report.html"),
     ] = None,
 ) -> int:
     """Write one HTML page about a run: totals, pace, latency, tokens, cost, errors, configuration."""
@@ -168,9 +169,10 @@ def models(
     """List the known models, or show one model's parameters and a request example."""
     from batcher.catalogue import load_catalogue
     from batcher.cli.models import render_catalogue, render_model
+    from batcher.cli.talk import visible_lines
 
     known = load_catalogue(catalogue)
-    print(render_catalogue(known) if name is None else render_model(known.schema_of(name)))
+    print(visible_lines(render_catalogue(known) if name is None else render_model(known.schema_of(name))))
     return 0
 
 
@@ -208,7 +210,10 @@ def simulator(context: typer.Context) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Put the null device where a standard stream is closed, or the next file or socket would take its number."""
+    """Put the null device where a standard stream is closed, or the next file or socket would take its number.
+
+    And let no name fail to be printed because the locale has no letters for it.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -216,6 +221,9 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: SIM115, PTH123 - open to the end
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _flush_standard_streams() -> None:
@@ -233,9 +241,7 @@ def _other_exit_code(error: Exception) -> int:
         if hasattr(error, "show"):
             error.show()
         return int(error.exit_code)
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    # places, not messages: a message may hold what must not be printed, such as a row's text
-    places = "".join(traceback.format_tb(error.__traceback__))
-    print(f"{places}batcher: internal error ({type(error).__name__}); please report the lines above", file=sys.stderr)
+    from batcher.cli.talk import internal_error, say
+
+    say(internal_error(error), sys.stderr)
     return 1

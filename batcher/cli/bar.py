@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
+from batcher.cli.talk import say, visible
 from batcher.pricing import dollars
 from batcher.progress import Figures, Progress
 
@@ -27,15 +26,6 @@ def watcher(*, quiet: bool, stream: TextIO | None = None) -> Progress:
     if quiet:
         return Quiet()
     return Bar(stream) if stream.isatty() else Lines(stream)
-
-
-def say(message: str, stream: TextIO) -> None:
-    """Print a line; that nobody reads any more is no reason to stop a run."""
-    try:
-        print(message, file=stream, flush=True)
-    except OSError:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def cost_words(cost_usd: float | None, unpriced: int, done: int, total: int) -> str:
@@ -109,7 +99,7 @@ class Bar:
         )
         if figures.why_waiting:
             words += f" · {figures.why_waiting}"
-        self._bar.set_postfix_str(words, refresh=False)
+        self._bar.set_postfix_str(visible(words), refresh=False)
         self._bar.update(figures.done - self._bar.n)
         self._bar.refresh()
 

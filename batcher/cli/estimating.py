@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 
 from batcher.cli.bar import duration
+from batcher.cli.talk import say, visible_json
 from batcher.estimate import Estimate, Range
 from batcher.job import Job, load_job
 from batcher.pricing import Rates, dollars
@@ -24,7 +26,10 @@ def show_estimate(path: Path, overrides: Sequence[str], *, limit: int | None, as
     """Print what a run would take; nothing is sent. Return 0."""
     job = load_job(path, overrides=overrides)
     found = dry_run(job, limit=limit)
-    print(orjson.dumps(estimate_values(found)).decode() if as_json else render_estimate(found, job))
+    if as_json:
+        say(visible_json(orjson.dumps(estimate_values(found)).decode()), sys.stdout)
+    else:
+        say(render_estimate(found, job), sys.stdout)
     return 0
 
 

@@ -14,15 +14,20 @@ from typing import Any
 import orjson
 
 from batcher import run
-from batcher.cli.bar import cost_words, say, watcher
+from batcher.cli.bar import cost_words, watcher
 from batcher.cli.sampling import forecast_of, render_sample
+from batcher.cli.talk import log_to_stderr, problems, say, visible, visible_json
 from batcher.errors import BatcherError, BudgetError
 from batcher.job import load_job
 from batcher.progress import Figures, Progress
 from batcher.records import Report
 
+_log = logging.getLogger(__name__)
+
 #: exit codes after which the same command is all that is needed
 _CARRY_ON = (69, 75, 129, 130, 143)
+#: keys whose values are text for the model, or may be secrets
+_PRIVATE = ("prompt", "system_prompt", "endpoint=", "endpoint.headers", "endpoint.proxy", "parameters.extra")
 
 
 def run_job(
@@ -37,8 +42,10 @@ def run_job(
 ) -> int:
     """Run a job, or `limit` rows of it, print its report, and return the exit code."""
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    log_to_stderr(level)
     job = load_job(path, overrides=overrides)
+    os.umask(0o077)  # what a run writes holds prompts and answers
+    _warn_of_other_writers(job.output.path)
     last = Last(watcher(quiet=quiet))
     try:
         report = run(job, progress=last, limit=limit, spread=spread)
@@ -51,19 +58,29 @@ def run_job(
     rest = forecast_of(report, job)
     if rest is not None:
         if as_json:
-            say(orjson.dumps({**as_values(report), "forecast": asdict(rest)}).decode(), sys.stdout)
+            say(visible_json(orjson.dumps({**as_values(report), "forecast": asdict(rest)}).decode()), sys.stdout)
         elif not quiet:
             again, limit_found = _command(path, overrides), last.figures.limit
             say(render_sample(report, rest, job, found_limit=limit_found, again=again), sys.stdout)
         return BudgetError.exit_code
     failed = report.totals.failed
     if as_json:
-        say(orjson.dumps(as_values(report)).decode(), sys.stdout)
+        say(visible_json(orjson.dumps(as_values(report)).decode()), sys.stdout)
     elif not quiet:
         say(render_report(report), sys.stdout)
     if quiet and failed:
         say(f"batcher: {failed} of {report.rows} rows failed; see {shown(report.path)}", sys.stderr)
     return 3 if failed else 0
+
+
+def _warn_of_other_writers(folder: Path) -> None:
+    """Whoever may write in the output folder may put other parts in place of finished ones."""
+    try:
+        mode = folder.stat().st_mode & 0o777
+    except OSError:
+        return  # it is made, or its trouble is told, later
+    if mode & 0o022:
+        _log.warning("other users of this machine can write in %s (mode %03o); chmod go-w ends that", folder, mode)
 
 
 class Last:
@@ -81,8 +98,9 @@ class Last:
 
 
 def _command(path: Path, overrides: Sequence[str], more: Sequence[str] = ()) -> str:
-    """The command that runs the job as it was run, for a shell."""
-    return shlex.join(["batcher", "run", str(path), *more, *(word for value in overrides for word in ("--set", value))])
+    """The command that runs the job as it was run, for a shell; `...` stands for what no message repeats."""
+    shown = [f"{text.partition('=')[0]}=..." if text.strip().startswith(_PRIVATE) else text for text in overrides]
+    return shlex.join(["batcher", "run", str(path), *more, *(word for value in shown for word in ("--set", value))])
 
 
 def as_values(report: Report) -> dict[str, Any]:
@@ -112,16 +130,20 @@ def render_report(report: Report) -> str:
         )
     lines.append(f"output: {place} ({report.parts} {'part' if report.parts == 1 else 'parts'})")
     lines.append(f'query:  duckdb -c "FROM {files} SELECT row_index, completion, total_tokens LIMIT 5"')
-    return "\n".join(lines)
+    return "\n".join(map(visible, lines))
 
 
 def complain(error: BatcherError) -> None:
     """Say what is wrong, one problem a line."""
-    for line in str(error).splitlines():
+    for line in problems(error):
         say(f"batcher: {line}", sys.stderr)
 
 
 def shown(path: str) -> str:
     """A path as short as it can be said from here."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("../../") else relative
+    try:
+        relative = os.path.relpath(path)
+    except FileNotFoundError:  # the folder that we were started in is gone
+        relative = path
+    longer = relative.startswith("../../") or len(relative) + 1 >= len(path)  # the second is so from /, as under cron
+    return visible(path if longer else relative)

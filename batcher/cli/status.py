@@ -16,6 +16,7 @@ from batcher.cli.bar import cost_words
 from batcher.cli.folder import folder_of
 from batcher.cli.running import shown
 from batcher.cli.standing import UNDER_WAY, standing_of
+from batcher.cli.talk import visible_json, visible_lines
 from batcher.cli.text import line, put
 
 #: seconds between two looks
@@ -26,7 +27,7 @@ def show_status(target: Path, *, as_json: bool) -> int:
     """Print the state of the run of a job file or in an output folder; exit code 0 if there is one."""
     folder = folder_of(target)
     standing = standing_of(folder)
-    put(orjson.dumps(standing).decode() if as_json else render_status(folder, standing))
+    put(visible_json(orjson.dumps(standing).decode()) if as_json else render_status(folder, standing))
     return 0
 
 
@@ -90,7 +91,7 @@ def render_status(folder: Path, standing: dict[str, Any]) -> str:
     if standing["why_waiting"]:
         lines.append(f"waits:  {standing['why_waiting']}")
     lines.append(f"as of:  {standing['updated_at']}")
-    return "\n".join(lines)
+    return visible_lines("\n".join(lines))
 
 
 def render_line(standing: dict[str, Any]) -> str:

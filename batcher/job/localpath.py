@@ -19,7 +19,8 @@ def expanded(text: str) -> Path:
 
 
 def _folder(info: ValidationInfo) -> Path:
-    return Path((info.context or {}).get("folder", Path.cwd()))
+    folder = (info.context or {}).get("folder")
+    return Path.cwd() if folder is None else Path(folder)  # asked for only if needed: it may have been deleted
 
 
 def _resolved(value: Any, info: ValidationInfo) -> Any:

@@ -270,7 +270,7 @@ class Job(_Section):
     _path: Path = PrivateAttr(default=Path("job.yaml"))
 
     def model_post_init(self, context: Any) -> None:
-        self._path = (context or {}).get("path", Path.cwd() / "job.yaml")
+        self._path = (context or {}).get("path") or Path.cwd() / "job.yaml"
 
     @property
     def path(self) -> Path:

@@ -142,7 +142,7 @@ def _describe(path: Path) -> InputFile:
     with failures_name(path):
         found = path.stat()
     if not str(path).isprintable() or any("\ud800" <= letter <= "\udfff" for letter in str(path)):
-        raise InputError(f"{path!r} has characters in its name that cannot be written down")
+        raise InputError(f"{str(path)!r} has characters in its name that cannot be written down")
     if not stat.S_ISREG(found.st_mode):
         raise InputError(f"{path} is not a regular file")
     kind = _format(path.name)

@@ -18,10 +18,16 @@ import pyarrow.parquet as pq
 from batcher.errors import InputError
 from batcher.source.columns import MAX_COLUMNS, no_columns
 from batcher.source.inputs import InputFile, check_unchanged, failures_name
+from batcher.source.jsonl import MAX_LINE_BYTES
 
 _Tidier = Callable[[Any], Any]
 
 _READ_AHEAD_BYTES = 1 << 20
+#: 20 times what a column of nothing but nulls comes to; a plan must not grow with what a few bytes claim
+_MOST_ROWS_PER_BYTE = 10_000
+
+#: a row of more bytes than this is as bad as such a line of JSON: a few bytes on disk may unfold to any number
+MAX_ROW_BYTES = MAX_LINE_BYTES
 
 #: stands for a value that Python cannot hold
 _UNREADABLE = object()
@@ -69,8 +75,11 @@ class ParquetRows:
 
     def _check(self) -> None:
         sizes = [size for group in self.groups for size in group]
-        if min(sizes, default=0) < 0 or sum(rows for rows, _ in self.groups) != self._file.metadata.num_rows:
+        rows = sum(rows for rows, _ in self.groups)
+        if min(sizes, default=0) < 0 or rows != self._file.metadata.num_rows:
             raise InputError(f"{self._path} cannot be read: its metadata contradict each other")
+        if rows > _MOST_ROWS_PER_BYTE * self._path.stat().st_size:
+            raise InputError(f"{self._path} cannot be read: it cannot hold the {rows} rows that its metadata promise")
         if not 0 < len(self.schema.names) <= MAX_COLUMNS:
             raise InputError(
                 f"{self._path} has {len(self.schema.names)} columns; from 1 to {MAX_COLUMNS} are supported"
@@ -120,6 +129,15 @@ def carry(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
     """Return the values of each row, or what is wrong with the row in words that show nothing of it."""
+    if batch.nbytes <= MAX_ROW_BYTES:
+        return _plain_rows(batch)
+    rows: list[dict[str, Any] | str] = []
+    for one in (batch.slice(position, 1) for position in range(batch.num_rows)):
+        rows += [f"longer than {MAX_ROW_BYTES >> 20} MiB"] if one.nbytes > MAX_ROW_BYTES else _plain_rows(one)
+    return rows
+
+
+def _plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
     names = batch.schema.names
     columns = [_plain_column(column) for column in batch.columns]
     rows: list[dict[str, Any] | str] = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -47,7 +47,7 @@ def assert_storable(value: Any) -> None:
     if isinstance(value, str):
         value.encode()
     elif isinstance(value, int):
-        assert 0 <= value < 2**63
+        assert 0 <= value < 10**12
     elif isinstance(value, dict):
         for key, inner in value.items():
             assert_storable(key)
@@ -98,7 +98,7 @@ answers = st.fixed_dictionaries(
         "tool_calls": st.lists(st.tuples(st.text(min_size=1), st.text()), min_size=1, max_size=3),
     },
 )
-counts = st.dictionaries(st.sampled_from(["prompt_tokens", "completion_tokens"]), st.integers(0, 2**63 - 1))
+counts = st.dictionaries(st.sampled_from(["prompt_tokens", "completion_tokens"]), st.integers(0, 10**12 - 1))
 
 
 def _tool_call(name: str, arguments: str) -> dict[str, Any]:
