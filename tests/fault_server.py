@@ -127,7 +127,7 @@ class FaultServer:
         self.times: list[tuple[float, str]] = []
         #: requests being answered at the moment, and the most there were
         self.in_flight = self.most_in_flight = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a plan may look at the figures
         self._ledger = Ledger()
         self._wire = WireServer(self._connection, context)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -157,7 +157,7 @@ class FaultServer:
         self._do(self._close())
 
     def up(self) -> None:
-        """Listen again, on the same port."""
+        """Listen again, on the same port, unless it never stopped."""
         self._do(self._listen())
 
     # -- on the server's loop
@@ -211,14 +211,18 @@ class FaultServer:
         return shape
 
     async def _listen(self) -> None:
-        self._listener = await self._wire.listen()
+        if self._listener is None:
+            self._listener = await self._wire.listen()
 
     async def _close(self) -> None:
         if self._listener is not None:
             self._listener.close()
+            self._listener = None
         for peer in self._wire.peers:
             if not peer.gone.is_set():
                 peer.abort()
+                with self._lock:
+                    self._ledger.doubtful["whatever was on its way"] += 1
 
     async def _serve(self, ready: threading.Event, over: Future[None]) -> None:
         self._loop = asyncio.get_running_loop()
