@@ -27,7 +27,7 @@ import orjson
 from batcher.simulator.question import Question, read_question
 from batcher.simulator.refusal import usual
 from batcher.simulator.writing import Draft, as_events, as_object
-from tests.faults.client.wire_server import Peer, WireServer, reply
+from tests.faults.client.wire_server import Peer, Request, WireServer, reply
 from tests.harness import UNCLEAR, Ledger, answer_to
 
 JSON = ("Content-Type: application/json",)
@@ -121,8 +121,10 @@ class FaultServer:
         self.base_url = ""
         #: seconds that a good answer takes
         self.latency_s = 0.01
-        #: called with every exchange before its shape is played, on the server's loop
-        self.arrived: Callable[[Exchange], None] = lambda exchange: None
+        #: draws for how long a connection may be idle before the server closes it; None for ever
+        self.idle_s: Callable[[], float] | None = None
+        #: connections closed for being idle
+        self.closed_idle = 0
         #: (loop time, prompt) of every request in the order of arrival
         self.times: list[tuple[float, str]] = []
         #: requests being answered at the moment, and the most there were
@@ -173,12 +175,11 @@ class FaultServer:
                 await self._exchange(peer)
 
     async def _exchange(self, peer: Peer) -> None:
-        request = await peer.request()
+        request = await self._next_request(peer)
         question = read_question(request.body)
         assert isinstance(question, Question), question
         exchange = Exchange(peer, answer_to(question.prompt), question.stream)
         shape = self._chosen(question)
-        self.arrived(exchange)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -187,6 +188,15 @@ class FaultServer:
             await self._play(shape, exchange, question.digest)
         finally:
             self.in_flight -= 1
+
+    async def _next_request(self, peer: Peer) -> Request:
+        if self.idle_s is None:
+            return await peer.request()
+        try:
+            return await asyncio.wait_for(peer.request(), self.idle_s())
+        except TimeoutError:
+            self.closed_idle += 1
+            raise Over from None
 
     async def _play(self, shape: Shape, exchange: Exchange, digest: str) -> None:
         try:

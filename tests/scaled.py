@@ -25,4 +25,6 @@ _WAITS = (
     "batcher.retry.judge.LONGEST_ROW_WAIT_S",
     "batcher.retry.judge.LONGEST_BACKOFF_S",
 )
-SCALED = patched({}, scale=dict.fromkeys(_WAITS, 1 / FACTOR))
+#: how often the summary is written, for tests that watch it
+_SUMMARY = {"batcher.engines.local._SUMMARY_S": 0.2}
+SCALED = patched(_SUMMARY, scale=dict.fromkeys(_WAITS, 1 / FACTOR))
