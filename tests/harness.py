@@ -131,8 +131,10 @@ def check_output(out: Path, texts: Sequence[str], *, failed: Iterable[int] = ())
     rows = table(out)
     assert rows["row_index"].to_pylist() == list(range(len(texts)))
     assert rows["text"].to_pylist() == list(texts)
-    wrong = {index for index, status in enumerate(rows["status"].to_pylist()) if status != "completed"}
-    assert wrong == set(failed)
+    statuses = rows["status"].to_pylist()
+    wrong = {index for index, status in enumerate(statuses) if status != "completed"}
+    errors = Counter(error["code"] for error in rows["error"].to_pylist() if error)
+    assert wrong == set(failed), f"failed for {dict(errors)}"
     for index, answer_id in enumerate(rows["response_id"].to_pylist()):
         own = f"chatcmpl-{digest(texts[index])}"  # a failed row may have had an answer that was not good enough
         assert answer_id == own or (index in wrong and answer_id is None), index

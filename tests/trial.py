@@ -24,7 +24,7 @@ from batcher.simulator import SimulatorOptions, SimulatorProcess
 from batcher.simulator import start as start_simulator
 from tests.command import BARE, BATCHER, Command, Ended
 from tests.harness import Ledger, digest, parts, write_job, write_rows
-from tests.simulator_client import counts, wait_until
+from tests.simulator_client import WAIT_S, counts, wait_until
 
 KEY = "sk-canary-key-5b1f0c"
 PROMPT = "canary-prompt-9e2d"
@@ -84,6 +84,8 @@ class Trial:
     texts: list[str]
     endpoint: Endpoint
     concurrency: int
+    #: the endpoint's, which decides its answers
+    seed: int = 0
     #: how the command is called, for instance as `patched` does
     program: Sequence[str] = (BATCHER,)
     #: commands that were ended while requests were in flight
@@ -138,6 +140,7 @@ def trial(
     program: Sequence[str] = (BATCHER,),
     out: Path | None = None,
     rows_per_part: int = 50,
+    seed: int = 0,
 ) -> Trial:
     """Write rows and a job; `limits` and `connection` go into the job's limits and endpoint."""
     if isinstance(texts, int):
@@ -151,10 +154,10 @@ def trial(
         limits={"concurrency": concurrency, **(limits or {})},
         output={"path": str(out), "rows_per_part": rows_per_part},
     )
-    return Trial(job, out, texts, endpoint, concurrency, program)
+    return Trial(job, out, texts, endpoint, concurrency, seed, program)
 
 
-def until(command: Command, condition: Callable[[], object]) -> None:
+def until(command: Command, condition: Callable[[], object], most_s: float = WAIT_S) -> None:
     """Look again and again until the condition holds; a command that ends before fails the test."""
 
     def holds() -> bool:
@@ -164,7 +167,7 @@ def until(command: Command, condition: Callable[[], object]) -> None:
         assert ended is None, f"it ended too early, with {ended.returncode}:\n{ended.stderr}"
         return False
 
-    wait_until(holds)
+    wait_until(holds, most_s)
 
 
 def _rows_of_part(path: Path) -> list[int]:
