@@ -35,8 +35,9 @@ class Ended:
     stdout: str
     stderr: str
     took_s: float
-    #: its largest resident set
+    #: its largest resident set, and its largest address space as far as it was seen
     peak_kb: int
+    address_kb: int
 
 
 class Command:
@@ -50,8 +51,8 @@ class Command:
         self._began_s = time.monotonic()
         self._process = subprocess.Popen([str(word) for word in arguments], env=dict(env), **options)
         #: a child begins with what its parent has used: a peak below this is the tests' and not its own
-        self._inherited_kb = _high_water_kb(os.getpid())
-        self._seen_kb = 0
+        self._inherited_kb = _status_kb(os.getpid(), "VmHWM")
+        self._seen_kb = self._address_kb = 0
         self._ended: Ended | None = None
         self.pid = self._process.pid
 
@@ -68,7 +69,8 @@ class Command:
     def poll(self) -> Ended | None:
         """Return how it ended, or None while it runs."""
         if self._ended is None:
-            self._seen_kb = max(self._seen_kb, _high_water_kb(self.pid))
+            self._seen_kb = max(self._seen_kb, _status_kb(self.pid, "VmHWM"))
+            self._address_kb = max(self._address_kb, _status_kb(self.pid, "VmPeak"))
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 self._reap(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
@@ -96,7 +98,7 @@ class Command:
         self._process.returncode = code  # or Popen would wait for it again
         peak_kb = rusage_kb if rusage_kb > self._inherited_kb else self._seen_kb
         took_s = time.monotonic() - self._began_s
-        self._ended = Ended(code, _content(self._said), _content(self._complained), took_s, peak_kb)
+        self._ended = Ended(code, _content(self._said), _content(self._complained), took_s, peak_kb, self._address_kb)
         self._said.close()
         self._complained.close()
 
@@ -154,9 +156,9 @@ def _content(file: Any) -> str:
     return os.pread(file.fileno(), size, 0).decode(errors="replace")
 
 
-def _high_water_kb(pid: int) -> int:
+def _status_kb(pid: int, name: str) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith(name)), 0)
