@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,10 +16,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-#: the command as installed beside the interpreter that runs the tests
-BATCHER = str(Path(sys.executable).with_name("batcher"))
-#: none of the caller's environment, as under cron, but for what finds the interpreter
-BARE = {"PATH": "/usr/bin:/bin"}
+from batcher.simulator.question import Question, read_question
+from batcher.simulator.writing import Draft, noise, write
+from tests.command import BARE, BATCHER
+
+MODEL = "deepseek-v4-flash"
+#: statuses after which a request may have been charged though it was refused
+UNCLEAR = frozenset({408, 424, 500, 504, 524})
 
 
 def batcher(*arguments: str, timeout: float = 90, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -46,7 +48,7 @@ def write_job(folder: Path, base_url: str, **changes: Any) -> Path:
     """Write a job over `rows.jsonl` into `out`; `changes` replace top-level keys (JSON is YAML)."""
     job: dict[str, Any] = {
         "version": 1,
-        "model": "deepseek-v4-flash",
+        "model": MODEL,
         "endpoint": {"base_url": base_url},
         "input": {"path": "rows.jsonl"},
         "prompt": "{{ text }}",
@@ -56,6 +58,13 @@ def write_job(folder: Path, base_url: str, **changes: Any) -> Path:
     path = folder / "job.yaml"
     path.write_bytes(orjson.dumps({**job, **changes}))
     return path
+
+
+def answer_to(prompt: str, *, seed: int = 0) -> Draft:
+    """The answer that every endpoint of these tests gives to a prompt: the simulator's. One prompt, one answer."""
+    question = read_question(orjson.dumps({"model": MODEL, "messages": [{"role": "user", "content": prompt}]}))
+    assert isinstance(question, Question)
+    return write(question, noise(question.sha256, seed), seed=seed, model=MODEL)
 
 
 def digest(prompt: str) -> str:
@@ -75,10 +84,16 @@ def table(out: Path) -> pa.Table:
 
 @dataclass
 class Ledger:
-    """What the simulator wrote down: how often each prompt was asked, and answered in full."""
+    """What an endpoint wrote down, prompt by prompt: how often it was asked, and what came of that."""
 
     asked: Counter[str] = field(default_factory=Counter)
+    #: whole answers with a completion that a client keeps
     answered: Counter[str] = field(default_factory=Counter)
+    #: whole answers with tokens to be counted and a completion that a client does not keep
+    unkept: Counter[str] = field(default_factory=Counter)
+    #: requests that the endpoint ended in a way that leaves open whether they are charged
+    doubtful: Counter[str] = field(default_factory=Counter)
+    #: the requests as the simulator's ledger has them
     requests: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -90,9 +105,21 @@ class Ledger:
             if entry["event"] == "request":
                 ledger.asked[entry["digest"]] += 1
                 ledger.requests.append(entry)
-            elif entry["status"] == 200 and entry["whole"] and entry["fault"] is None:
-                ledger.answered[entry["digest"]] += 1
+            else:
+                ledger._ended(entry["digest"], entry["status"], whole=entry["whole"], fault=entry["fault"])
         return ledger
+
+    def _ended(self, digest: str, status: int | None, *, whole: bool, fault: str | None) -> None:
+        if whole and fault in (None, "finish_reason") and status == 200:
+            (self.answered if fault is None else self.unkept)[digest] += 1
+        unclear = status in UNCLEAR if fault == "status" else fault is not None
+        self.doubtful[digest] += unclear
+
+    def copy(self) -> Ledger:
+        """The same figures, which stay as they are now."""
+        return Ledger(
+            Counter(self.asked), Counter(self.answered), Counter(self.unkept), Counter(self.doubtful), [*self.requests]
+        )
 
 
 def check_output(out: Path, texts: Sequence[str], *, failed: Iterable[int] = ()) -> pa.Table:
@@ -104,11 +131,13 @@ def check_output(out: Path, texts: Sequence[str], *, failed: Iterable[int] = ())
     rows = table(out)
     assert rows["row_index"].to_pylist() == list(range(len(texts)))
     assert rows["text"].to_pylist() == list(texts)
-    wrong = {index for index, status in enumerate(rows["status"].to_pylist()) if status != "completed"}
-    assert wrong == set(failed)
+    statuses = rows["status"].to_pylist()
+    wrong = {index for index, status in enumerate(statuses) if status != "completed"}
+    errors = Counter(error["code"] for error in rows["error"].to_pylist() if error)
+    assert wrong == set(failed), f"failed for {dict(errors)}"
     for index, answer_id in enumerate(rows["response_id"].to_pylist()):
-        expected = None if index in wrong else f"chatcmpl-{digest(texts[index])}"
-        assert answer_id == expected, index
+        own = f"chatcmpl-{digest(texts[index])}"  # a failed row may have had an answer that was not good enough
+        assert answer_id == own or (index in wrong and answer_id is None), index
     assert len({pq.read_schema(path).remove_metadata() for path in parts(out)}) == 1
     assert not list((out / ".batcher" / "tmp").iterdir())
     assert {path.name for path in out.iterdir()} == {".batcher", *(path.name for path in parts(out))}

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,10 @@ def counts(simulator: SimulatorProcess) -> dict[str, Any]:
     return figures
 
 
-def wait_until(condition: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object], most_s: float = WAIT_S) -> None:
     """Look again and again until the condition holds."""
-    for _ in range(WAIT_S * 100):
+    deadline = time.monotonic() + most_s
+    while time.monotonic() < deadline:
         if condition():
             return
         threading.Event().wait(0.01)

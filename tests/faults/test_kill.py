@@ -2,78 +2,73 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import orjson
 import pytest
 
-from batcher.simulator import SimulatorOptions
-from batcher.simulator import start as start_simulator
-from tests.harness import (
-    BARE,
-    BATCHER,
-    Ledger,
-    batcher,
-    check_money,
-    check_output,
-    kill,
-    start,
-    unsure,
-    write_job,
-    write_rows,
-)
+from tests import shapes
+from tests.checker import check, unsure_of
+from tests.command import BATCHER, Command, patched
+from tests.fault_server import fault_server
+from tests.harness import write_job, write_rows
+from tests.trial import simulated, trial, until
 
 CONCURRENCY = 16
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_killed_at_random_it_carries_on_and_pays_only_for_what_was_in_flight(tmp_path: Path, seed: int) -> None:
-    """However often it is killed: one output row per input row, and only rows in flight are asked twice."""
+def killed_at_random(folder: Path, seed: int, kills: int) -> None:
+    """Kill a run again and again at a random moment of its life, then let it finish, and judge it."""
     moments = random.Random(seed)
-    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n} of seed {seed}: {'x' * (n % 300)}" for n in range(1500)))
-    options = SimulatorOptions(latency_s=0.05, spread=0.6, seed=seed, ledger=tmp_path / "ledger.jsonl")
-    with start_simulator(options) as simulator:
-        job = write_job(tmp_path, simulator.base_url)
-        kills = 0
-        for _ in range(6):
-            process = start("run", str(job), "-q")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=moments.uniform(0.5, 2.0))
-            kills += kill(process) == -signal.SIGKILL
-        assert kills >= 3, "the runs finished before they could be killed"
-        end = batcher("run", str(job))
-    assert end.returncode == 0, end.stderr
-    check_output(tmp_path / "out", texts)
-    ledger = Ledger.read(tmp_path / "ledger.jsonl")
-    check_money(ledger, texts, unsure=unsure(tmp_path / "out"))
-    # a row that is asked twice was in flight when a process died, or about to be, or answered and not committed yet
-    assert sum(ledger.asked.values()) - len(texts) <= unsure(tmp_path / "out") <= kills * CONCURRENCY * 3 // 2
+    texts = (f"row {n} of seed {seed}: {'x' * (n % 300)}" for n in range(250 * kills))
+    with simulated(folder, latency_s=0.05, spread=0.6, seed=seed) as simulator:
+        made = trial(folder, simulator, texts, concurrency=CONCURRENCY, seed=seed)
+        for _ in range(kills):
+            with made.start() as command:
+                for _ in range(int(moments.uniform(0.05, 2.0) / 0.05)):
+                    if command.poll() is None:
+                        time.sleep(0.05)  # the moment at which it is struck
+                made.kill(command)
+        assert made.kills >= kills / 2, "the runs finished before they could be killed"
+        made.run(most_s=120)
+        check(made)
+        # what is asked twice was in flight when a process died, or about to be, or answered and not committed yet
+        assert sum(simulator.ledger().asked.values()) - len(made.texts) <= unsure_of(made)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random(tmp_path: Path, seed: int) -> None:
+    """However often it is killed: one output row per input row, and only rows in flight are asked twice."""
+    killed_at_random(tmp_path, seed, kills=6)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_killed_a_hundred_times(tmp_path: Path) -> None:
+    """The same, a hundred times over one run folder."""
+    killed_at_random(tmp_path, 100, kills=100)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to kill a process at a chosen system call")
 @pytest.mark.parametrize("call", ["fdatasync", "fsync", "link", "rename", "unlink", "ftruncate"])
-def test_killed_at_each_durable_step_it_carries_on(tmp_path: Path, call: str) -> None:
+def test_killed_at_each_durable_step(tmp_path: Path, call: str) -> None:
     """Killed at the 1st, 2nd, 3rd ... call of every kind that makes something durable, the next run completes."""
-    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(40)))
     for number in _moving(call):
         folder = tmp_path / str(number)
         folder.mkdir()
-        shutil.copy(tmp_path / "rows.jsonl", folder)
-        with start_simulator(SimulatorOptions(latency_s=0.002, ledger=folder / "ledger.jsonl")) as simulator:
-            job = write_job(folder, simulator.base_url, output={"path": "out", "rows_per_part": 10})
-            inject = f"inject={call}:signal=KILL:when={number}"
-            command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
-            struck = subprocess.run([*command, BATCHER, "run", str(job), "-q"], env=BARE, check=False, timeout=60)
-            end = batcher("run", str(job))
-        assert end.returncode == 0, (call, number, end.stderr)
-        check_output(folder / "out", texts)
-        check_money(Ledger.read(folder / "ledger.jsonl"), texts, unsure=unsure(folder / "out"))
+        inject = f"inject={call}:signal=KILL:when={number}"
+        strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
+        with fault_server() as server:
+            made = trial(folder, server, 40, concurrency=CONCURRENCY, rows_per_part=10)
+            with made.start(program=[*strace, BATCHER]) as command:
+                struck = made.ended(command, killed=True)
+            made.run()
+            check(made)
         if struck.returncode == 0:
             return  # the run ended before this many calls: every one of them has been struck
 
@@ -87,12 +82,11 @@ def _moving(call: str) -> list[int]:
 def test_a_killed_parent_takes_its_simulator_along(tmp_path: Path) -> None:
     """A run that is killed leaves no process behind."""
     write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(2000)))
-    process = start("run", str(write_job(tmp_path, "simulator")))
+    with Command(BATCHER, "run", write_job(tmp_path, "simulator")) as command:
+        until(command, lambda: _children(command.pid))
+        children = _children(command.pid)
+        assert command.kill().returncode == -signal.SIGKILL
     deadline = time.monotonic() + 30
-    while not (children := _children(process.pid)):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    kill(process)
     while any(Path(f"/proc/{child}").exists() for child in children):
         assert time.monotonic() < deadline, "the simulator outlived the run"
         time.sleep(0.02)
@@ -106,3 +100,29 @@ def _children(pid: int) -> list[str]:
 
 
 assert sys.platform == "linux", "these tests read /proc"
+
+
+@pytest.mark.xfail(strict=True, reason="a run that finds nothing to do leaves the summary of the one that was killed")
+def test_killed_before_the_last_word(tmp_path: Path) -> None:
+    """Killed when the last part was in place and the summary not, the next run says that the job is finished."""
+    with simulated(tmp_path, latency_s=0.01) as simulator:
+        made = trial(tmp_path, simulator, 20)
+        made.run()
+        path = made.out / ".batcher" / "summary.json"
+        path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), "state": "running", "completed": 13}))
+        made.run()
+        check(made)
+
+
+@pytest.mark.xfail(strict=True, reason="after a kill the summary counts twice what an answer used that was not kept")
+def test_killed_after_an_answer_that_was_not_kept(tmp_path: Path) -> None:
+    """Tokens of answers that could not be kept are counted once, by whichever run, in the summary as in the parts."""
+    with fault_server() as server:
+        made = trial(tmp_path, server, 40, program=patched({"batcher.retry.judge.LONGEST_BACKOFF_S": 2.0}))
+        server.plan = lambda prompt, attempt: shapes.NULL_FINISH if attempt == 0 and prompt.endswith("7") else None
+        server.latency_s = 0.05
+        with made.start() as command:
+            until(command, lambda: server.ledger().unkept.total() == 4 and server.answered >= 30)
+            made.kill(command)
+        made.run()
+        check(made, summary_tokens=True)

@@ -1,15 +1,13 @@
-"""Prompts of several megabytes among small ones: sent whole, answered, and not multiplied in memory."""
+"""Prompts of several megabytes, and ten times as many rows: sent whole, answered, and not multiplied in memory."""
 
 from __future__ import annotations
 
-import subprocess
-import time
 from pathlib import Path
 
-from batcher.simulator import SimulatorOptions
-from batcher.simulator import start as start_simulator
-from tests.harness import BARE, BATCHER, Ledger, batcher, check_output, digest, write_job, write_rows
-from tests.recording_server import Answer, Request, completion, recording
+from tests.checker import check
+from tests.command import BATCHER, limited, together
+from tests.fault_server import fault_server
+from tests.trial import Trial, simulated, trial
 
 MEGABYTE = 1_000_000
 
@@ -20,20 +18,9 @@ def long_text(name: str, size: int) -> str:
     return (words + "é" * 100)[:size]
 
 
-def peak_kb(job: Path) -> int:
-    """Run a job to its end and return the largest resident set of its process, in KiB.
-
-    Not the `ru_maxrss` of `wait4`: a child begins with what its parent, these tests, has used.
-    """
-    process = subprocess.Popen([BATCHER, "run", str(job), "-q"], env=BARE)
-    peak = 0
-    while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        if Path(f"/proc/{process.pid}/cmdline").read_bytes().endswith(b"-q\0"):
-            peak = max(peak, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
-        time.sleep(0.02)
-    assert process.returncode == 0
-    return peak
+def asked_once(made: Trial) -> bool:
+    """Whether every row was asked exactly once."""
+    return set(made.endpoint.ledger().asked.values()) == {1}
 
 
 def test_five_megabytes_among_small_rows(tmp_path: Path) -> None:
@@ -41,18 +28,12 @@ def test_five_megabytes_among_small_rows(tmp_path: Path) -> None:
     texts = [f"row {n}" for n in range(40)]
     texts[7] = long_text("seven", 5 * MEGABYTE)
     texts[31] = long_text("thirty-one", 5 * MEGABYTE)
-    write_rows(tmp_path / "rows.jsonl", texts)
-    with recording(lambda request: whose(request)) as server:
-        job = write_job(tmp_path, server.base_url)
-        end = batcher("run", str(job))
-    assert end.returncode == 0, end.stderr
-    check_output(tmp_path / "out", texts)
-    assert sorted(request.prompt for request in server.requests) == sorted(texts)
-
-
-def whose(request: Request) -> Answer:
-    """An answer that names its prompt."""
-    return completion(id=f"chatcmpl-{digest(request.prompt)}")
+    with fault_server() as server:
+        made = trial(tmp_path, server, texts)
+        made.run()
+        check(made, most_kb=400_000)
+        assert asked_once(made)
+        assert sorted(prompt for _, prompt in server.times) == sorted(made.texts)
 
 
 def test_memory_does_not_grow_with_the_number_of_large_rows(tmp_path: Path) -> None:
@@ -61,25 +42,26 @@ def test_memory_does_not_grow_with_the_number_of_large_rows(tmp_path: Path) -> N
     for rows in (20, 80):
         folder = tmp_path / str(rows)
         folder.mkdir()
-        texts = write_rows(folder / "rows.jsonl", (long_text(f"row-{n}", 2 * MEGABYTE) for n in range(rows)))
-        with start_simulator(SimulatorOptions(latency_s=0.01, ledger=folder / "ledger.jsonl")) as simulator:
-            limits = {"concurrency": 16, "max_inflight_mb": 16}
-            job = write_job(folder, simulator.base_url, limits=limits, output={"path": "out", "rows_per_part": 30})
-            peaks.append(peak_kb(job))
-        check_output(folder / "out", texts)
-        assert set(Ledger.read(folder / "ledger.jsonl").asked.values()) == {1}
+        texts = (long_text(f"row-{n}", MEGABYTE) for n in range(rows))
+        with simulated(folder, latency_s=0.01) as simulator:
+            made = trial(folder, simulator, texts, limits={"max_inflight_mb": 8}, rows_per_part=30)
+            peaks.append(made.run().peak_kb)
+            check(made, most_kb=300_000)
+            assert asked_once(made)
     assert peaks[1] < 1.6 * peaks[0], peaks
 
 
 def test_memory_does_not_grow_with_the_number_of_small_rows(tmp_path: Path) -> None:
-    """Six times as many rows take about the same memory."""
-    peaks = []
-    for rows in (2_000, 12_000):
+    """Ten times as many rows take about the same memory, and do with no more room for addresses."""
+    peaks, program = [], [BATCHER]
+    for rows in (2_000, 20_000):
         folder = tmp_path / str(rows)
         folder.mkdir()
-        write_rows(folder / "rows.jsonl", (f"row {n} " + "z" * 500 for n in range(rows)))
-        with start_simulator(SimulatorOptions(latency_s=0.01)) as simulator:
-            limits = {"concurrency": 64}
-            job = write_job(folder, simulator.base_url, limits=limits, output={"path": "out", "rows_per_part": 500})
-            peaks.append(peak_kb(job))
+        with simulated(folder, latency_s=0.01) as simulator:
+            texts = (f"row {n} " + "z" * 500 for n in range(rows))
+            made = trial(folder, simulator, texts, concurrency=64, rows_per_part=500, program=program)
+            ended = made.run()
+            check(made)
+            peaks.append(ended.peak_kb)
+            program = together(limited(as_=ended.address_kb * 1024), [BATCHER])
     assert peaks[1] < 1.5 * peaks[0], peaks

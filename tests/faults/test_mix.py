@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from batcher.simulator import SimulatorOptions
-from batcher.simulator import start as start_simulator
-from tests.harness import (
-    Ledger,
-    batcher,
-    check_money,
-    check_output,
-    kill,
-    start,
-    unsure,
-    write_job,
-    write_rows,
-    write_script,
-)
+import pytest
+
+from tests.checker import check
+from tests.harness import write_script
 from tests.simulator_client import counts
+from tests.trial import simulated, trial, until
 
 FAULTS = (
     {"status": 429, "retry_after": 0.2},
@@ -39,30 +30,31 @@ FAULTS = (
 CONCURRENCY = 64
 
 
-def test_faults_of_every_kind_a_full_endpoint_and_two_kills(tmp_path: Path) -> None:
-    """2,000 rows, every fault, a cap below our concurrency, two SIGKILLs: every row is completed, once, in order."""
-    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}: {'y' * (n % 200)}" for n in range(2000)))
-    rules = ({"share": 0.026, "answers": [fault]} for fault in FAULTS)
-    script = write_script(tmp_path / "script.yaml", *rules)
-    options = SimulatorOptions(
-        latency_s=0.05, spread=0.4, max_concurrency=48, script=script, ledger=tmp_path / "ledger.jsonl"
-    )
-    with start_simulator(options) as simulator:
-        job = write_job(tmp_path, simulator.base_url, limits={"concurrency": CONCURRENCY})
-        for answered in (300, 800):
-            process = start("run", str(job), "-q")
-            deadline = time.monotonic() + 60
-            while counts(simulator)["answered"] < answered:
-                assert process.poll() is None, "it ended before it could be killed"
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-            kill(process)
-        end = batcher("run", str(job))
-    assert end.returncode == 0, end.stderr
-    check_output(tmp_path / "out", texts)
-    ledger = Ledger.read(tmp_path / "ledger.jsonl")
-    check_money(ledger, texts, unsure=unsure(tmp_path / "out"))
-    rows = sum(ledger.asked.values())
-    assert rows > 2000 * 1.2, "the script did not make trouble"
-    # each kill leaves at most the rows in flight and an eighth more; of the faults, at most one in each row is unsure
-    assert unsure(tmp_path / "out") <= 2 * CONCURRENCY * 9 // 8 + len(FAULTS) * 0.026 * 2000 * 1.3
+def bad_night(folder: Path, rows: int, kills_at: Sequence[int], seed: int) -> None:
+    """Ask so many rows, a third of which meet a fault, with a SIGKILL whenever so many were answered; judge the end."""
+    script = write_script(folder / "script.yaml", *({"share": 0.026, "answers": [fault]} for fault in FAULTS))
+    options = {"latency_s": 0.05, "spread": 0.4, "max_concurrency": 48, "script": script, "seed": seed}
+    with simulated(folder, **options) as simulator:
+        texts = (f"row {n}: {'y' * (n % 200)}" for n in range(rows))
+        made = trial(folder, simulator, texts, concurrency=CONCURRENCY, rows_per_part=max(50, rows // 20), seed=seed)
+        for answered in kills_at:
+            with made.start() as command:
+                until(command, lambda enough=answered: counts(simulator.process)["answered"] >= enough, most_s=200)
+                made.kill(command)
+        made.run(most_s=600)
+        check(made)
+        asked = sum(simulator.ledger().asked.values())
+    assert made.kills == len(kills_at)
+    assert asked > rows * 1.2, "the script did not make trouble"
+
+
+def test_a_bad_night(tmp_path: Path) -> None:
+    """1,200 rows, every fault, a cap below our concurrency, two SIGKILLs: every row is completed, once, in order."""
+    bad_night(tmp_path, 1200, [200, 500], seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_long_bad_night(tmp_path: Path) -> None:
+    """The same with 20,000 rows and three SIGKILLs."""
+    bad_night(tmp_path, 20_000, [3_000, 9_000, 15_000], seed=2)

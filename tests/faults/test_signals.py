@@ -9,38 +9,17 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import orjson
 import pytest
 
-from batcher.simulator import SimulatorOptions, SimulatorProcess
-from batcher.simulator import start as start_simulator
-from tests.harness import (
-    BARE,
-    BATCHER,
-    Ledger,
-    batcher,
-    check_money,
-    check_output,
-    digest,
-    kill,
-    start,
-    unsure,
-    write_job,
-    write_rows,
-    write_script,
-)
-from tests.recording_server import as_json, completion, recording
-from tests.simulator_client import counts, wait_until
+from tests import shapes
+from tests.checker import check, summary, unsure_of
+from tests.command import BARE, BATCHER
+from tests.fault_server import always_good, fault_server, refusing
+from tests.harness import check_output, digest, write_job, write_rows
+from tests.simulator_client import wait_until
+from tests.trial import trial, until
 
 CONCURRENCY = 16
-
-
-def stop_while_busy(process: subprocess.Popen[str], simulator: SimulatorProcess, signum: int) -> tuple[int, str]:
-    """Send a signal once rows are answered and others in flight; return the exit code and standard error."""
-    wait_until(lambda: counts(simulator)["answered"] >= 40 and counts(simulator)["in_flight"] >= 8)
-    os.kill(process.pid, signum)
-    _, stderr = process.communicate(timeout=60)
-    return process.returncode, stderr
 
 
 @pytest.mark.parametrize(
@@ -48,106 +27,101 @@ def stop_while_busy(process: subprocess.Popen[str], simulator: SimulatorProcess,
 )
 def test_first_signal_finishes_what_is_in_flight(tmp_path: Path, signum: int, code: int) -> None:
     """After one signal the answers in flight are awaited and kept, and the next run asks none of them again."""
-    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(400)))
-    options = SimulatorOptions(latency_s=0.15, spread=0.3, ledger=tmp_path / "ledger.jsonl")
-    with start_simulator(options) as simulator:
-        job = write_job(tmp_path, simulator.base_url)
-        ended, stderr = stop_while_busy(start("run", str(job)), simulator, signum)
-        assert ended == code, stderr
-        assert "Traceback" not in stderr
-        assert f"carry on with: batcher run {job}" in stderr
-        summary = orjson.loads((tmp_path / "out" / ".batcher" / "summary.json").read_bytes())
-        wait_until(lambda: counts(simulator)["in_flight"] == 0)
-        answered = counts(simulator)["answered"]
-        assert 40 <= answered < 400
-        assert (summary["completed"], summary["state"], summary["ambiguous"]) == (answered, "stopped", 0)
-        end = batcher("run", str(job))
-    assert end.returncode == 0, end.stderr
-    check_output(tmp_path / "out", texts)
-    ledger = Ledger.read(tmp_path / "ledger.jsonl")
-    assert ledger.asked == ledger.answered == Counter(map(digest, texts))
+    with fault_server() as server:
+        server.latency_s = 0.15
+        made = trial(tmp_path, server, 300, concurrency=CONCURRENCY)
+        with made.start() as command:
+            until(command, lambda: server.answered >= 40 and server.in_flight >= 8)
+            command.signal(signum)
+            ended = made.ended(command)
+        assert ended.returncode == code, ended.stderr
+        assert f"carry on with: batcher run {made.job}" in ended.stderr
+        now = summary(made.out)
+        assert 40 <= server.answered < 300
+        assert (now["completed"], now["state"], now["ambiguous"]) == (server.answered, "stopped", 0)
+        made.run()
+        check(made)
+        assert server.ledger().asked == Counter(map(digest, made.texts))
 
 
 def test_second_signal_leaves_at_once(tmp_path: Path) -> None:
     """A second signal does not wait for slow answers; what was received is kept, the rest counts as perhaps paid."""
-    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}{' slow' * (n < 80 and n % 5 == 4)}" for n in range(400)))
-    script = write_script(tmp_path / "script.yaml", {"match": "slow", "answers": [{"delay_s": 300}]})
-    options = SimulatorOptions(latency_s=0.01, script=script, ledger=tmp_path / "ledger.jsonl")
-    with start_simulator(options) as simulator:
-        job = write_job(tmp_path, simulator.base_url)
-        process = start("run", str(job))
-        wait_until(lambda: counts(simulator)["in_flight"] == CONCURRENCY and counts(simulator)["answered"] >= 64)
-        received = counts(simulator)["answered"]
-        os.kill(process.pid, signal.SIGINT)
-        assert process.stderr is not None
-        while "stopping: finishing" not in (line := process.stderr.readline()):
-            assert line, "it left on the first signal"
-        assert process.poll() is None
-        os.kill(process.pid, signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
-        assert process.returncode == 130, stderr
-        assert "Traceback" not in stderr
-        summary = orjson.loads((tmp_path / "out" / ".batcher" / "summary.json").read_bytes())
-        assert summary["completed"] == received
-        end = batcher("run", str(job), "--json")
-    assert end.returncode == 0, end.stderr
-    check_output(tmp_path / "out", texts)
-    assert orjson.loads(end.stdout)["totals"]["ambiguous"] == CONCURRENCY
-    ledger = Ledger.read(tmp_path / "ledger.jsonl")
-    check_money(ledger, texts, unsure=0)
-    assert sum(ledger.asked.values()) == len(texts) + CONCURRENCY
+    with fault_server() as server:
+        made = trial(tmp_path, server, 400, concurrency=CONCURRENCY)
+        slow = set(made.texts[4:80:5])
+        server.plan = lambda prompt, attempt: shapes.SILENT if prompt in slow and attempt == 0 else None
+        with made.start() as command:
+            until(command, lambda: server.in_flight == CONCURRENCY and server.answered >= 64)
+            received = server.answered
+            command.signal(signal.SIGINT)
+            until(command, lambda: "stopping: finishing" in command.stderr)
+            command.signal(signal.SIGINT)
+            ended = made.ended(command, most_s=20)
+        assert ended.returncode == 130, ended.stderr
+        assert summary(made.out)["completed"] == received
+        made.run()
+        check(made)
+        assert unsure_of(made) == CONCURRENCY
+        assert server.asked == len(made.texts) + CONCURRENCY
+
+
+def test_answers_that_take_longer_than_the_grace(tmp_path: Path) -> None:
+    """Minutes after a signal nobody waits for: once `limits.grace_s` are over the run leaves with what it has."""
+    with fault_server() as server:
+        made = trial(tmp_path, server, 100, concurrency=CONCURRENCY, limits={"grace_s": 1})
+        slow = set(made.texts[10:80:10])
+        server.plan = lambda prompt, attempt: shapes.SILENT if prompt in slow and attempt == 0 else None
+        with made.start() as command:
+            until(command, lambda: server.in_flight == len(slow) and server.answered == len(made.texts) - len(slow))
+            command.signal(signal.SIGTERM)
+            ended = made.ended(command, most_s=20)
+        assert ended.returncode == 143, ended.stderr
+        assert summary(made.out)["completed"] == len(made.texts) - len(slow)
+        made.run()
+        check(made)
+        assert unsure_of(made) == len(slow)
 
 
 def test_unsure_requests_are_counted_once(tmp_path: Path) -> None:
     """What a killed run left unsure is counted once, alike in the report and in the summary."""
-    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(8)))
-    script = write_script(tmp_path / "script.yaml", {"every": 1, "answers": [{"delay_s": 300}]})
-    with start_simulator(SimulatorOptions(latency_s=0, script=script)) as simulator:
-        job = write_job(tmp_path, simulator.base_url)
-        process = start("run", str(job), "-q")
-        wait_until(lambda: counts(simulator)["in_flight"] == len(texts))
-        kill(process)
-        end = batcher("run", str(job), "--json")
-    check_output(tmp_path / "out", texts)
-    assert orjson.loads(end.stdout)["totals"]["ambiguous"] == len(texts)
-    assert unsure(tmp_path / "out") == len(texts)
+    with fault_server(lambda prompt, attempt: shapes.SILENT if attempt == 0 else None) as server:
+        made = trial(tmp_path, server, 8, concurrency=CONCURRENCY)
+        with made.start("-q") as command:
+            until(command, lambda: server.in_flight == len(made.texts))
+            made.kill(command)
+        made.run()
+        check(made)
+        assert unsure_of(made) == summary(made.out)["ambiguous"] == len(made.texts)
 
 
 def test_signal_while_everything_waits(tmp_path: Path) -> None:
     """A signal ends a run at once that is waiting out a long pause asked for by the server."""
-    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(30)))
-    later = as_json({"error": {"message": "later"}}, 429, **{"Retry-After": "600"})
-    with recording(lambda request: later) as server:
-        job = write_job(tmp_path, server.base_url)
-        process = start("run", str(job))
-        assert process.stderr is not None
-        while "next request in" not in (line := process.stderr.readline()):
-            assert line, "it ended instead of waiting"
-        os.kill(process.pid, signal.SIGTERM)
-        _, stderr = process.communicate(timeout=30)
-        assert process.returncode == 143, stderr
-        server.respond = lambda request: completion(id=f"chatcmpl-{digest(request.prompt)}")
-        assert batcher("run", str(job), "-q").returncode == 0
-    check_output(tmp_path / "out", texts)
+    with fault_server(lambda prompt, attempt: refusing(429, None, "Retry-After: 600")) as server:
+        made = trial(tmp_path, server, 30)
+        with made.start() as command:
+            until(command, lambda: "next request in" in command.stderr)
+            command.signal(signal.SIGTERM)
+            ended = made.ended(command, most_s=20)
+        assert ended.returncode == 143, ended.stderr
+        server.plan = always_good
+        made.run()
+        check(made)
 
 
 @pytest.mark.parametrize("first_lines", [0, 1])
 def test_reader_of_the_output_leaves_early(tmp_path: Path, first_lines: int) -> None:
     """Whoever closes our standard output and error early loses the words, never a row."""
     texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(100)))
-    with start_simulator(SimulatorOptions(latency_s=0.02, ledger=tmp_path / "ledger.jsonl")) as simulator:
-        job = write_job(tmp_path, simulator.base_url)
+    with fault_server() as server:
+        job = write_job(tmp_path, server.base_url)
         process = subprocess.Popen([BATCHER, "run", str(job), "-v"], stdout=-1, stderr=subprocess.STDOUT, env=BARE)
         assert process.stdout is not None
         for _ in range(first_lines):
             process.stdout.readline()
         process.stdout.close()
-        code = process.wait(60)
+        assert process.wait(60) in (0, 141)
         check_output(tmp_path / "out", texts)  # all of it by this run alone
-        end = batcher("run", str(job))
-    assert code in (0, 141)
-    assert end.returncode == 0, end.stderr
-    assert Ledger.read(tmp_path / "ledger.jsonl").asked == Counter(map(digest, texts))
+        assert server.ledger().asked == Counter(map(digest, texts))
 
 
 def test_report_cut_off_by_head(tmp_path: Path) -> None:
@@ -164,30 +138,27 @@ def test_report_cut_off_by_head(tmp_path: Path) -> None:
 
 def test_stopped_and_continued(tmp_path: Path) -> None:
     """A run that was frozen (SIGSTOP) and continued asks no row twice."""
-    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(200)))
-    options = SimulatorOptions(latency_s=0.05, ledger=tmp_path / "ledger.jsonl")
-    with start_simulator(options) as simulator:
-        process = start("run", str(write_job(tmp_path, simulator.base_url)), "-q")
-        wait_until(lambda: counts(simulator)["answered"] >= 20)
-        os.kill(process.pid, signal.SIGSTOP)
-        wait_until(lambda: counts(simulator)["in_flight"] == 0)
-        time.sleep(0.5)  # frozen for a while: nothing is waited for, so there is nothing to poll
-        os.kill(process.pid, signal.SIGCONT)
-        _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 0, stderr
-    check_output(tmp_path / "out", texts)
-    assert Ledger.read(tmp_path / "ledger.jsonl").asked == Counter(map(digest, texts))
+    with fault_server() as server:
+        server.latency_s = 0.05
+        made = trial(tmp_path, server, 200)
+        with made.start() as command:
+            until(command, lambda: server.answered >= 20)
+            command.signal(signal.SIGSTOP)
+            wait_until(lambda: server.in_flight == 0)
+            time.sleep(0.5)  # frozen for a while: nothing is waited for, so there is nothing to poll
+            command.signal(signal.SIGCONT)
+            made.ended(command)
+        check(made)
+        assert server.ledger().asked == Counter(map(digest, made.texts))
 
 
 def test_a_hangup_that_was_to_be_ignored(tmp_path: Path) -> None:
     """Under nohup a hangup stops nothing."""
-    texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(200)))
-    with start_simulator(SimulatorOptions(latency_s=0.05)) as simulator:
-        job = write_job(tmp_path, simulator.base_url)
-        command = ["nohup", BATCHER, "run", str(job), "-q"]
-        process = subprocess.Popen(command, env=BARE, stdin=-3, stdout=-1, stderr=-1, text=True)
-        wait_until(lambda: counts(simulator)["answered"] >= 20)
-        os.kill(process.pid, signal.SIGHUP)
-        process.communicate(timeout=60)
-    assert process.returncode == 0
-    check_output(tmp_path / "out", texts)
+    with fault_server() as server:
+        server.latency_s = 0.05
+        made = trial(tmp_path, server, 200, program=["nohup", BATCHER])
+        with made.start() as command:
+            until(command, lambda: server.answered >= 20)
+            os.kill(command.pid, signal.SIGHUP)
+            made.ended(command)
+        check(made)

@@ -176,16 +176,27 @@ class WireServer:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[WireServer]:
         """Listen while the block runs; a script that went wrong fails the test."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context, limit=1 << 20)
-        self.port = server.sockets[0].getsockname()[1]
+        server = await self.listen()
         try:
             yield self
         finally:
             server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks)
+            await self.end()
         assert not self.errors, self.errors
+
+    async def listen(self) -> asyncio.Server:
+        """Listen on a free port, or on the one that was listened on before."""
+        server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self.port, ssl=self._context, limit=1 << 20, backlog=512
+        )
+        self.port = server.sockets[0].getsockname()[1]
+        return server
+
+    async def end(self) -> None:
+        """End every script."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks)
 
 
 def serving(script: Script, context: ssl.SSLContext | None = None) -> AbstractAsyncContextManager[WireServer]:
