@@ -6,6 +6,7 @@
         manifest.json                what determines the result, and the plan; written once
         lock                         flock; the kernel frees it when the process dies; never deleted
         journal-0.sqlite             open shards (see journal)
+        rescued-*.jsonl              answers that the journal could not take; the next start does
         summary.json                 how the run stands, for people and scripts; replaced every few seconds
         tmp/                         rebuilt at will
 

@@ -53,21 +53,23 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 class Case:
     """A job over forty rows that no other case asks for."""
 
-    def __init__(self, endpoint: Endpoint, folder: Path, *, max_full_disk_s: float = 0.2) -> None:
+    def __init__(self, endpoint: Endpoint, folder: Path, *, rows_per_part: int = 10) -> None:
         folder.mkdir(parents=True)
         self.endpoint, self.out, self.folder = endpoint, folder / "out", folder
         self.texts = write_rows(folder / "rows.jsonl", (f"{folder}: row {n}" for n in range(ROWS)))
-        limits = {"concurrency": 8, "max_full_disk_s": max_full_disk_s}
-        output = {"path": "out", "rows_per_part": 10}
+        limits = {"concurrency": 8, "max_full_disk_s": 0.2}
+        output = {"path": "out", "rows_per_part": rows_per_part}
         self.job = write_job(folder, endpoint.simulator.base_url, output=output, limits=limits)
         (folder / "tmp").mkdir()
 
-    def strike(self, calls: str, error: str, when: str, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
-        """Run with some system calls failing."""
+    def strike(self, *failures: str, paths: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+        """Run with some system calls failing, each given as `calls:error=NAME:when=WHEN`."""
         only = [argument for path in paths for argument in ("-P", str(path))]
-        inject = ["-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={when}"]
-        command = ["strace", "-f", "-qq", "-o", "/dev/null", *only, *inject, BATCHER, "run", str(self.job), "-q"]
+        calls = ",".join(failure.partition(":")[0] for failure in failures)
+        inject = [argument for failure in failures for argument in ("-e", f"inject={failure}")]
+        command = ["strace", "-f", "-qq", "-o", "/dev/null", *only, "-e", f"trace={calls}", *inject]
         env = {**BARE, "TMPDIR": str(self.folder / "tmp")}
+        command += [BATCHER, "run", str(self.job), "-q"]
         return subprocess.run(command, env=env, check=False, timeout=60, capture_output=True, text=True)
 
     def resume(self) -> None:
@@ -107,7 +109,7 @@ def test_a_sync_fails_once(tmp_path: Path, endpoint: Endpoint, calls: str, numbe
     struck = 0
     for number in numbers:
         case = Case(endpoint, tmp_path / str(number))
-        end = case.strike(calls, "EIO", str(number))
+        end = case.strike(f"{calls}:error=EIO:when={number}")
         assert end.returncode == 0 or in_words(end), (number, end.stderr)
         struck += end.returncode == 74
         case.resume()
@@ -120,19 +122,35 @@ def test_the_journal_cannot_be_synced_any_more(tmp_path: Path, endpoint: Endpoin
     saved = 0
     for number in (4, 11, 16):
         case = Case(endpoint, tmp_path / str(number))
-        end = case.strike("fdatasync", "EIO", f"{number}+")
+        end = case.strike(f"fdatasync:error=EIO:when={number}+")
         assert in_words(end), (number, end.stderr)
         saved += f"answers wait for it in {case.out}/.batcher/rescued-" in end.stderr
         case.resume()
         case.check_that_nothing_was_lost()
-    assert saved
+    assert saved, end.stderr
+
+
+def test_nothing_beside_the_journal_can_be_synced_either(tmp_path: Path, endpoint: Endpoint) -> None:
+    """Then answers are saved in the folder for temporary files, the message says so, and the next start has them."""
+    saved = 0
+    for number in (12, 16):
+        case = Case(endpoint, tmp_path / str(number), rows_per_part=ROWS)
+        assert in_words(case.strike("fdatasync:error=EIO:when=4+")), "it has a manifest by then, and has sent nothing"
+        assert not case.asked().asked
+        # on the journal's thread, the first sync is that of the folder, the second that of the file beside the journal
+        end = case.strike(f"fdatasync:error=EIO:when={number}", "fsync:error=EIO:when=2")
+        assert in_words(end), (number, end.stderr)
+        saved += f"answers wait for it in {case.folder}/tmp/batcher-" in end.stderr
+        case.resume()
+        case.check_that_nothing_was_lost()
+    assert saved, end.stderr
 
 
 @pytest.mark.parametrize("number", [3, 8])
 def test_nothing_can_be_synced_any_more(tmp_path: Path, endpoint: Endpoint, number: int) -> None:
     """Where no file can be synced, nothing is acknowledged, and what was paid for in vain is counted as such."""
     case = Case(endpoint, tmp_path / "case")
-    end = case.strike("fdatasync,fsync", "EIO", f"{number}+")
+    end = case.strike(f"fdatasync,fsync:error=EIO:when={number}+")
     assert in_words(end), end.stderr
     case.resume()
     check_money(case.asked(), case.texts, unsure=unsure(case.out))
@@ -143,7 +161,7 @@ def test_the_disk_is_full_for_one_write(tmp_path: Path, endpoint: Endpoint) -> N
     """Wherever that is in the journal: the run waits for room, finds it, and goes on to its end."""
     for number in (2, 9, 40, 70):
         case = Case(endpoint, tmp_path / str(number))
-        end = case.strike("pwrite64", "ENOSPC", str(number))
+        end = case.strike(f"pwrite64:error=ENOSPC:when={number}")
         assert end.returncode == 0 or in_words(end), (number, end.stderr)
         if number > 30:
             assert end.returncode == 0, "the journal was open by then"
@@ -155,7 +173,7 @@ def test_the_disk_stays_full(tmp_path: Path, endpoint: Endpoint) -> None:
     """From one write of the journal on: the run ends with 74, and its answers are saved in another way."""
     for number in (1, 30, 70):
         case = Case(endpoint, tmp_path / str(number))
-        end = case.strike("pwrite64", "ENOSPC", f"{number}+")
+        end = case.strike(f"pwrite64:error=ENOSPC:when={number}+")
         assert in_words(end), (number, end.stderr)
         assert "full" in end.stderr or "cannot be written" in end.stderr or "No space left" in end.stderr
         case.resume()
@@ -169,7 +187,7 @@ def test_the_disk_stays_full(tmp_path: Path, endpoint: Endpoint) -> None:
 def test_a_file_beside_the_journal_cannot_be_written(tmp_path: Path, endpoint: Endpoint, name: str, when: str) -> None:
     """The run may get over it or stop; what was answered stays."""
     case = Case(endpoint, tmp_path / "case")
-    end = case.strike("write", "ENOSPC", when, [case.out / ".batcher" / name])
+    end = case.strike(f"write:error=ENOSPC:when={when}", paths=[case.out / ".batcher" / name])
     assert end.returncode == 0 or in_words(end), end.stderr
     case.resume()
     case.check_that_nothing_was_lost()

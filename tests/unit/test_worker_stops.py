@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import sqlite3
 from functools import partial
@@ -266,6 +267,32 @@ def test_the_journal_breaks(tmp_path: Path) -> None:
     with pytest.raises(StorageError), make(tmp_path, 100) as run:
         assert isinstance(work(run, client), StorageError)
     assert len(client.sent) < 100
+
+
+def test_what_is_in_flight_while_the_journal_breaks(tmp_path: Path) -> None:
+    """It is awaited and saved elsewhere: the next run has it, calls nothing unsure, and asks only the rest."""
+
+    class Breaking(ScriptedClient):
+        async def under_way(self, number: int) -> None:
+            if number == 10:
+                await anyio.to_thread.run_sync(self._break)
+            await super().under_way(number)
+
+        def _break(self) -> None:
+            def fail(db: sqlite3.Connection) -> None:
+                raise sqlite3.OperationalError("disk I/O error")
+
+            with contextlib.suppress(StorageError):
+                run.rundir.journal._call(fail)
+
+    client = Breaking(lambda number, attempt: good())
+    with pytest.raises(StorageError, match="answers wait for it in"), make(tmp_path, 60, rows_per_part=100) as run:
+        assert isinstance(work(run, client), StorageError)
+    with begun(run.job) as again:
+        assert set(outcomes(again)) == set(client.sent) >= {10}
+        assert again.rundir.orphaned == 0
+        assert work(again, second := ScriptedClient(lambda number, attempt: good())) is None
+    assert sorted(client.sent + second.sent) == list(range(60))
 
 
 def test_the_input_changes_under_way(tmp_path: Path) -> None:
