@@ -7,9 +7,9 @@ from pathlib import Path
 
 import typer
 
-from batcher.cli.bar import say
 from batcher.cli.folder import results_of
 from batcher.cli.running import shown
+from batcher.cli.talk import say
 from batcher.cli.text import put
 from batcher.export import Format, export_dataset, export_failed_inputs, export_file
 from batcher.export.openai_batch import id_column

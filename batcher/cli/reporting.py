@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from batcher.cli.bar import say
 from batcher.cli.running import shown
 from batcher.cli.standing import standing_of
+from batcher.cli.talk import say
 from batcher.durable import replace_file
 from batcher.errors import BatcherError, InputError, StorageError
 from batcher.job import load_job

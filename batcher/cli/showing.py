@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from batcher.cli.bar import say
 from batcher.cli.folder import results_of
+from batcher.cli.talk import say
 from batcher.cli.text import block, cells, line, put
 from batcher.results import Results
 from batcher.results.asked import Question, Questions
