@@ -32,9 +32,9 @@ def run(job: Job, *, progress: Progress | None = None, limit: int | None = None,
     builder = Builder(job, load_catalogue(job.catalogue).schema_of(job.model))
     if planned(job.output.path) is None:
         read_key(job.endpoint)  # a missing key should show before a long pass over the input
-    plan = _plan(job)  # which rows belong to which shard
-    builder.check_columns(plan.schema.names)
     with RunDir.open(job.output.path) as rundir:  # ours alone from here
+        plan = _plan(job)  # which rows belong to which shard
+        builder.check_columns(plan.schema.names)
         rundir.begin(job, plan)  # same job as last time?
         engine = load_engine(job.engine.kind)
         before = None

@@ -4,7 +4,8 @@
       part-00000.parquet ...         finished shards; the only visible files
       .batcher/                      mode 0700; no name in here ends in .parquet, so no reader takes it for data
         manifest.json                what determines the result, and the plan; written once
-        lock                         flock; the kernel frees it when the process dies; never deleted
+        lock                         see lock
+        timeline.jsonl               figures over time (see timeline)
         journal-0.sqlite             open shards (see journal)
         rescued-*.jsonl              answers that the journal could not take; the next start does
         summary.json                 how the run stands, for people and scripts; replaced every few seconds
@@ -17,11 +18,9 @@ The worker may ask this module where things are; this module knows no request, n
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
-import platform
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -34,9 +33,10 @@ import orjson
 import pyarrow as pa
 
 from batcher.durable import crc32_of, fsync_folder, publish, replace_file
-from batcher.errors import InputError, LockedError, ResumeError, StorageError
+from batcher.errors import InputError, ResumeError, StorageError
 from batcher.job import Job
 from batcher.journal import Journal, Part
+from batcher.lock import FolderLock
 from batcher.measured import Measured
 from batcher.part import PartFormat, check_part, measure_part
 from batcher.plan import Plan
@@ -54,7 +54,7 @@ _MEASURED_PARTS = 16
 class RunDir:
     """An output folder that this process alone works on, until `close`."""
 
-    def __init__(self, path: Path, lock: int) -> None:
+    def __init__(self, path: Path, lock: FolderLock) -> None:
         self.path = path
         self.state = path / ".batcher"
         self.tmp = self.state / "tmp"
@@ -75,14 +75,13 @@ class RunDir:
             StorageError: the folder cannot be written.
         """
         try:
-            (path / ".batcher").mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = _lock(path / ".batcher" / "lock")
+            lock = FolderLock(path)
         except OSError as error:
             raise StorageError(f"the output folder {path} cannot be written: {error.strerror or error}") from error
         try:
             return cls(path, lock)
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
 
     # -- what was decided
@@ -222,8 +221,10 @@ class RunDir:
         try:
             if self._journal is not None:
                 self._journal.close()
+            elif self._manifest is None:
+                self._lock.withdraw()
         finally:
-            os.close(self._lock)
+            self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -283,20 +284,6 @@ def _begun(value: T | None) -> T:
     if value is None:
         raise RuntimeError("the run folder has not begun")
     return value
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "unknown"
-        os.close(descriptor)
-        raise LockedError(f"another run is working on {path.parent.parent} ({holder}); nothing was sent") from None
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"pid {os.getpid()} on {platform.node()} since {now}\n".encode(), 0)
-    return descriptor
 
 
 def carried_columns(schema: pa.Schema, job: Job) -> pa.Schema:

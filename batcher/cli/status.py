@@ -84,7 +84,7 @@ def render_status(folder: Path, standing: dict[str, Any]) -> str:
         f"rows:   {done} of {standing['total']} ({standing['completed']} completed, {standing['failed']} failed),"
         f" {standing['in_flight']} in flight, {standing['waiting']} waiting for another attempt",
         f"tokens: {standing['prompt_tokens']:,} prompt, {standing['completion_tokens']:,} completion",
-        f"cost:   {cost_words(standing['cost_usd'], standing['unpriced'], done, standing['total'])}",
+        f"cost:   {cost_words(standing.get('cost_usd'), standing.get('unpriced', 0), done, standing['total'])}",
     ]
     if standing["ambiguous"]:
         lines.append(f"unsure: {standing['ambiguous']} requests may have been paid for without an answer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import fcntl
 import os
 import sqlite3
 import stat
@@ -78,8 +79,35 @@ def test_another_process_works_on_it(tmp_path: Path) -> None:
         with pytest.raises(LockedError, match=rf"\(pid {other.pid} on .* since 20.*\); nothing was sent"):
             RunDir.open(tmp_path)
         other.kill()
-    RunDir.open(tmp_path).close()
-    assert (tmp_path / ".batcher/lock").read_text().startswith(f"pid {os.getpid()} ")
+    with RunDir.open(tmp_path):
+        assert (tmp_path / ".batcher/lock").read_text().startswith(f"pid {os.getpid()} ")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_that_does_not_begin(tmp_path: Path, there: bool) -> None:
+    """It leaves nothing behind: no folder that it made, and nothing in one that was there."""
+    folder = tmp_path / "out"
+    if there:
+        folder.mkdir()
+    with RunDir.open(folder):
+        assert (folder / ".batcher" / "lock").exists()
+    assert folder.exists() is there
+    assert not (folder / ".batcher").exists()
+
+
+def test_a_lock_that_is_withdrawn_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever opened the file of a run that withdrew it locks the one that is in place then."""
+    real, withdrawn = fcntl.flock, []
+
+    def flock(descriptor: int, how: int) -> None:
+        if not withdrawn:
+            withdrawn.append(True)
+            (tmp_path / ".batcher" / "lock").unlink()
+        real(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with RunDir.open(tmp_path), pytest.raises(LockedError):
+        RunDir.open(tmp_path)
 
 
 def test_the_same_job_again(job: Job) -> None:
