@@ -155,6 +155,38 @@ class Faulty(Server):
         return Result(self._random.choice(self._signals), latency_s / 100 if self._quick else latency_s)
 
 
+class Weathered(Slots):
+    """Slots behind a network: faults by chance, a time in which nothing is there, one in which all are told to wait."""
+
+    def __init__(
+        self,
+        random: Random,
+        slots_at: Callable[[float], int],
+        *,
+        faulty_share: float = 0.0,
+        away: tuple[float, float] = (math.inf, math.inf),
+        storm: tuple[float, float] = (math.inf, math.inf),
+    ) -> None:
+        """`away` and `storm` are the start and end of these times."""
+        super().__init__(slots_at)
+        self._random, self._faulty_share, self._away, self._storm = random, faulty_share, away, storm
+
+    def result(self, now_s: float, tokens: int) -> Result:
+        """What the weather makes of a request; those under way when the server goes away are cut."""
+        if self._away[0] <= now_s < self._away[1]:
+            return Result(Signal.UNREACHABLE, 0.05)
+        if self._storm[0] <= now_s < self._storm[1]:
+            return Result(Signal.THROTTLED, REFUSED_AFTER_S, wait_s=self._random.uniform(5.0, 60.0))
+        result = self._fault() if self._random.random() < self._faulty_share else super().result(now_s, tokens)
+        if now_s < self._away[0] < now_s + result.after_s:
+            return Result(Signal.FAILING, self._away[0] - now_s + self._random.random())
+        return result
+
+    def _fault(self) -> Result:
+        signal = self._random.choice((Signal.FAILING, Signal.OVERLOADED, Signal.UNREACHABLE))
+        return Result(signal, self._random.uniform(0.0, LATENCY_S) if signal is Signal.FAILING else 0.05)
+
+
 @dataclass
 class Run:
     """What came of a simulated run: when each request ended, by how it ended."""
@@ -177,9 +209,15 @@ class Run:
         return self.count(Signal.SUCCESS, start_s=start_s, end_s=end_s) / (end_s - start_s)
 
     def refused_share(self, start_s: float = 0.0, end_s: float = math.inf) -> float:
-        """Share of the requests that were refused, of those that ended within that time."""
+        """Share of the requests that were refused (429, or 503), of those that ended within that time."""
         refused = self.count(Signal.THROTTLED, Signal.OVERLOADED, start_s=start_s, end_s=end_s)
         return refused / max(1, self.count(*Signal, start_s=start_s, end_s=end_s))
+
+    def throttled_share(self, start_s: float = 0.0, end_s: float = math.inf) -> float:
+        """The same for 429 alone."""
+        return self.count(Signal.THROTTLED, start_s=start_s, end_s=end_s) / max(
+            1, self.count(*Signal, start_s=start_s, end_s=end_s)
+        )
 
     def limits_between(self, start_s: float, end_s: float) -> list[int]:
         """The limits within that time."""

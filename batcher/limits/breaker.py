@@ -30,7 +30,9 @@ ISOLATED_SHARE = 0.5
 THROTTLED_PAUSE_S = 0.5
 FAILED_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-#: the first probe comes after this time, the second after twice as long, and so on
+#: a probe comes after this part of the time the outage has lasted, so that a recovery is noticed in time whether it
+#: comes after minutes or hours; at least and at most so long after the one before
+PROBE_SHARE = 0.125
 PROBE_AFTER_S = 15.0
 LONGEST_PROBE_WAIT_S = 300.0
 #: an endpoint that was never reached, in this many rounds, has a wrong address
@@ -52,7 +54,6 @@ class Breaker:
         "_failures",
         "_max_outage_s",
         "_opened_at_s",
-        "_probes",
         "_probing",
         "_proven",
         "_random",
@@ -88,7 +89,6 @@ class Breaker:
         self._round_at_s = -inf
         self._unreached = 0
         self._opened_at_s = inf
-        self._probes = 0
         self._probing = False
         self.next_probe_s = -inf
 
@@ -144,16 +144,17 @@ class Breaker:
         self._wait_for_probe(now_s)
 
     def _wait_for_probe(self, now_s: float) -> None:
-        wait_s = min(LONGEST_PROBE_WAIT_S, PROBE_AFTER_S * 2 ** min(self._probes, 10))
-        self._probes += 1
+        part_s = PROBE_SHARE * (now_s - self._failing_since_s)
+        self._probe_after(min(LONGEST_PROBE_WAIT_S, max(PROBE_AFTER_S, part_s)), now_s)
+
+    def _probe_after(self, wait_s: float, now_s: float) -> None:
         self._probing = False
         self.next_probe_s = now_s + wait_s + self._random.uniform(0, wait_s / 10)
 
     def undecided(self, sent_at_s: float, now_s: float) -> None:
         """A probe ended in a way that says nothing about the endpoint: another one follows, as soon as the first."""
         if self.is_open and sent_at_s > self._opened_at_s:
-            self._probes = 0
-            self._wait_for_probe(now_s)
+            self._probe_after(PROBE_AFTER_S, now_s)
 
     def may_probe(self, in_flight: int, now_s: float) -> bool:
         """Return whether an open breaker lets one request through; those sent before it opened do not count."""

@@ -15,11 +15,9 @@ from random import Random
 
 from batcher.limits.adaptive import USED_SHARE, AdaptiveLimit, Plateau
 from batcher.limits.bound import CEILING, CPU, OVERLOAD, PLATEAU, QUEUE, QUOTA, RATE_LIMIT, Bounds
-from batcher.limits.breaker import Breaker
-from batcher.limits.first import First
-from batcher.limits.inquiry import Inquiry
 from batcher.limits.pacing import Bucket, TokenBucket, header_wait_s
 from batcher.limits.queue import HOLD_S, ServerQueue
+from batcher.limits.single import Single
 from batcher.limits.stray import Stray
 from batcher.limits.words import in_words
 from batcher.records import Signal
@@ -55,17 +53,15 @@ class Limiter:
         self._random = random
         self._adaptive = AdaptiveLimit(ceiling, start)
         self._plateau = Plateau()
-        self._stray = Stray()
+        self._strays = {signal: Stray() for signal in _BOUNDS}
+        #: those that want to know what is sent, and how many requests that were in all
+        self._below: tuple[Stray, ...] = ()
+        self._sent = 0
         self._queue = ServerQueue()
         #: at the latest answer
         self._in_flight = 0
-        self._breaker = Breaker(proven=proven, max_outage_s=max_outage_s, random=random)
-        self._first = First(proven=proven)
-        self._inquiry = Inquiry()
-        self._max_outage_s = max_outage_s
-        #: those of the three that let out one request at a time just now
-        self._single: tuple[Breaker | First | Inquiry, ...] = ()
-        self._look_for_single()
+        self._single = Single(proven=proven, max_outage_s=max_outage_s, random=random)
+        self._breaker = self._single.breaker
         #: a success changes nothing but the limit
         self._calm = False
         self._requests = Bucket(requests_per_minute) if requests_per_minute else None
@@ -99,8 +95,8 @@ class Limiter:
         if now_s < self._resume_at_s:
             return 0
         room = self._adaptive.limit - in_flight
-        if self._single:
-            room = self._single_room(room, in_flight, now_s)
+        if self._single.states:
+            room = self._single.room(room, in_flight, now_s)
         if room <= 0:
             return 0
         for bucket in self._rates:
@@ -109,31 +105,23 @@ class Limiter:
                 room = paced
         return room
 
-    def _single_room(self, room: int, in_flight: int, now_s: float) -> int:
-        if self._first.lapses(now_s):
-            self._look_for_single()
-        if not self._single:
-            return room
-        return int(all(state.may_probe(in_flight, now_s) for state in self._single))
-
-    def _look_for_single(self) -> None:
-        self._single = tuple(state for state in (self._first, self._breaker, self._inquiry) if state.is_open)
-
     def wake_at(self, now_s: float) -> float | None:
         """Return when the allowance can next grow by the passing of time; None if only an answer can change it."""
         at_s = self._resume_at_s
-        if self._single:
-            at_s = max(at_s, *(state.next_probe_s for state in self._single))
+        if self._single.states:
+            at_s = max(at_s, self._single.next_probe_s)
         if self._rates:
             at_s = max(at_s, *(bucket.ready_at(now_s) for bucket in self._rates))
         return at_s if at_s > now_s else None
 
     def sent(self, now_s: float, tokens_estimate: float = 0) -> float:
         """Count a request that is being sent; return the tokens reserved for it, to be handed to `answered`."""
-        self._stray.sent(self._adaptive.limit)
-        if self._single:
-            for state in self._single:
-                state.probing(now_s)
+        self._sent += 1
+        if self._below:
+            for stray in self._below:
+                stray.sent_below(self._adaptive.limit)
+        if self._single.states:
+            self._single.probing(now_s)
         if self._requests is not None:
             self._requests.take(1, now_s)
         if self._tokens is not None:
@@ -170,33 +158,26 @@ class Limiter:
             return
         self._calm = False
         wait_s = min(wait_s, _FOREVER_S) if wait_s is not None and wait_s > 0 else 0.0
-        if signal in _BOUNDS and self._is_stray(sent_at_s):
+        if signal in _BOUNDS and self._is_stray(self._strays[signal], sent_at_s):
             signal = _NONE  # its row waits as it was told, nobody else
         if wait_s > RUN_WAIT_S:
             self._asked_until_s = max(self._asked_until_s, now_s + wait_s)
         elif signal is _NONE or (signal is Signal.FAILING and not self._breaker.is_open):
             wait_s = 0.0  # what is no matter of load concerns its row
-        self._inquiry.undecided(sent_at_s, now_s)
-        self._first.answered(signal)
+        self._single.failed(signal, sent_at_s, now_s)
         if signal is _NONE:
-            self._breaker.undecided(sent_at_s, now_s)
             self._pause(wait_s, now_s, "the server asks to wait", None)
         else:
             wait_s = max(wait_s, self._failed(signal, sent_at_s, now_s))
             self._pause(wait_s, now_s, self._breaker.last_word, _BOUNDS.get(signal))
-        self._look_for_single()
+        self._single.look()
 
     def _recover(self, sent_at_s: float) -> None:
         """Forget the trouble, now that a request has succeeded."""
         self._asked_until_s = -inf
         if self._breaker.is_open:
             self._adaptive.restart(self._calm_limit)
-        if not self._breaker.is_calm:
-            self._breaker.succeeded()
-        self._inquiry.succeeded(sent_at_s)
-        self._first.answered(_SUCCESS)
-        self._look_for_single()
-        self._calm = self._inquiry.is_quiet
+        self._calm = self._single.succeeded(sent_at_s)
 
     def _succeeded(self, sent_at_s: float, now_s: float, in_flight: int, tokens: int | None) -> None:
         adaptive = self._adaptive
@@ -210,7 +191,7 @@ class Limiter:
         """Cut the limit if that is due; return for how long to pause."""
         if self._breaker.is_calm:
             self._calm_limit = self._adaptive.limit
-        if not self._single:  # what fails alone was not too much
+        if not self._single.states:  # what fails alone was not too much
             self._cut(signal, sent_at_s, now_s)
         return self._breaker.failed(signal, sent_at_s, now_s, self._adaptive.limit)
 
@@ -223,7 +204,8 @@ class Limiter:
             cut = adaptive.overloaded(sent_at_s, now_s)
         if cut:
             self._cut_at_s, self._cut_by, self._bound = now_s, _BOUNDS[signal], _BOUNDS[signal]
-            self._stray.was_cut(before, adaptive.limit, now_s)
+            self._strays[signal].was_cut(before, adaptive.limit, now_s)
+            self._below = tuple(stray for stray in self._strays.values() if stray.is_below)
 
     def outage(self, now_s: float) -> None:
         """Take it for an outage from now on: single probes, until something succeeds. For callers that know better."""
@@ -231,7 +213,7 @@ class Limiter:
             self._calm_limit = self._adaptive.limit
         self._breaker.open(now_s)
         self._calm = False
-        self._look_for_single()
+        self._single.look()
 
     def gauged(self, running: int, waiting: int, now_s: float) -> None:
         """Take a reading of the server's own gauges: so many requests run there, so many wait, whoever sent them."""
@@ -256,24 +238,24 @@ class Limiter:
         a success before, it takes several refusals in a row to open the next; until then False is all that comes of
         it. Call `answered` for the same result too, before or after.
         """
-        confirmed = self._inquiry.refused(reason, waits_s, sent_at_s, now_s)
+        confirmed = self._single.inquiry.refused(reason, waits_s, sent_at_s, now_s)
         self._calm = False
-        self._look_for_single()
+        self._single.look()
         return confirmed
 
     @property
     def suspecting(self) -> bool:
         """Whether an inquiry is open."""
-        return self._inquiry.is_open
+        return self._single.inquiry.is_open
 
-    def _is_stray(self, sent_at_s: float) -> bool:
+    def _is_stray(self, stray: Stray, sent_at_s: float) -> bool:
         """Count a refusal; whether it is one that comes at any load, so that only its own row is to wait."""
-        self._stray.refused(sent_at_s)
-        former = self._stray.verdict()
+        stray.refused(sent_at_s, self._adaptive.limit, self._sent)
+        former = stray.verdict()
         if former is not None:
             self._adaptive.regrow(former)
             self._cut_at_s, self._resume_at_s, self._bound = -inf, -inf, ""
-        return self._stray.ignores(self._adaptive.limit)
+        return stray.ignores(self._adaptive.limit)
 
     def _heed(self, headers: Mapping[str, str], tokens: int, sent_at_s: float, now_s: float) -> None:
         """Wait as the quota headers advise, unless they are older than the last time they were heeded."""
@@ -294,14 +276,12 @@ class Limiter:
 
     def hopeless(self, now_s: float) -> str | None:
         """Return why the run should stop, in words, or None to go on."""
-        return self._breaker.hopeless(now_s, self._asked_until_s) or self._inquiry.hopeless(now_s, self._max_outage_s)
+        return self._single.hopeless(now_s, self._asked_until_s)
 
     def why(self, now_s: float) -> str | None:
         """Say why nothing or less is sent at the moment, and until when; None if nothing holds the run back."""
-        if self._single:
-            last = max(self._single, key=lambda state: state.next_probe_s)
-            if self._resume_at_s <= max(now_s, last.next_probe_s) and (words := last.why(now_s)):
-                return words
+        if words := self._single.why(now_s, self._resume_at_s):
+            return words
         if now_s < self._resume_at_s:
             return f"{self._pause_reason}, next request in {in_words(self._resume_at_s - now_s)}"
         for bucket, rate in self._rates.items():
@@ -322,7 +302,7 @@ class Limiter:
         self._bounds.note(CPU if busy else self._bound_now(in_flight, now_s, unused_for), now_s)
 
     def _bound_now(self, in_flight: int, now_s: float, unused_for: str | None) -> str | None:
-        if self._single:
+        if self._single.states:
             return None
         if now_s < self._resume_at_s:
             return self._pause_bound

@@ -6,7 +6,8 @@ the share refused when the first cut was made says how much the endpoint could t
 share much like before, are stray. Then the limit may go back to where it was, and only a clear rise counts.
 
 Shares are of requests sent, not of requests answered: a refusal comes at once and an answer takes seconds, so whoever
-counts answers sees mostly refusals for a while. Time is an argument, in seconds of a monotonic clock.
+counts answers sees mostly refusals for a while. Each kind of refusal is watched by itself: where one in ten gateways is
+overloaded at any load, a 429 still says what it says. Time is an argument, in seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ LONG_MEMORY = 2000
 
 
 class Stray:
-    """Watches the requests to one endpoint."""
+    """Watches one kind of refusals of one endpoint.
+
+    `total` is in all of this how many requests have been sent so far, so that what is sent costs nothing to count.
+    """
 
     __slots__ = (
         "_bad",
@@ -42,20 +46,23 @@ class Stray:
         "_bad_lately",
         "_below_since_s",
         "_bound",
+        "_counted",
         "_first_cut_s",
         "_former",
+        "_lately_since",
         "_sent",
         "_sent_below",
-        "_sent_lately",
         "background",
     )
 
     def __init__(self) -> None:
         #: the share of requests that are refused whatever is sent; 0 while nothing is known
         self.background = 0.0
-        #: requests and refusals of the present stretch, and of a long time
-        self._sent_lately = self._bad_lately = 0
+        #: refusals of the present stretch, and the total at which it began
+        self._bad_lately = self._lately_since = 0
+        #: requests and refusals of a long time, and the total up to which they are counted
         self._sent = self._bad = 0.0
+        self._counted = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -66,30 +73,40 @@ class Stray:
         #: refusals of requests sent before the first cut, and below the bound; and how many were sent there
         self._bad_first = self._bad_below = self._sent_below = 0
 
-    def sent(self, limit: int) -> None:
-        """Count a request that is being sent."""
-        self._sent += 1
-        self._sent_lately += 1
-        if self._sent_lately >= max(MEMORY, limit):
-            self._sent_lately = self._bad_lately = 0
-            if self._sent >= LONG_MEMORY:
-                self._sent, self._bad = self._sent / 2, self._bad / 2
-            if self.background:
-                self.background = min(self.background, self._bad / self._sent)
+    @property
+    def is_below(self) -> bool:
+        """The limit is below the bound, so `sent_below` wants to know what is sent."""
+        return self._below_since_s < inf
+
+    def sent_below(self, limit: int) -> None:
+        """Count a request that is being sent, if it is while the limit is below the bound."""
         if self._below_since_s < inf:
             if limit <= self._bound:
                 self._sent_below += 1
             else:
                 self._below_since_s = inf
 
-    def refused(self, sent_at_s: float) -> None:
+    def refused(self, sent_at_s: float, limit: int, total: int) -> None:
         """Count a refusal."""
+        self._catch_up(limit, total)
         self._bad += 1
         self._bad_lately += 1
         if sent_at_s <= self._first_cut_s < inf:
             self._bad_first += 1
         elif sent_at_s > self._below_since_s:
             self._bad_below += 1
+
+    def _catch_up(self, limit: int, total: int) -> None:
+        self._sent += total - self._counted
+        self._counted = total
+        if total - self._lately_since >= max(MEMORY, limit):
+            self._begin_stretch()
+            while self._sent >= LONG_MEMORY:
+                self._sent, self._bad = self._sent / 2, self._bad / 2
+            self.background = min(self.background, self._bad / self._sent)
+
+    def _begin_stretch(self) -> None:
+        self._lately_since, self._bad_lately = self._counted, 0
 
     def ignores(self, limit: int) -> bool:
         """Whether a refusal now is one of the stray ones, to be borne by its row alone."""
@@ -100,7 +117,7 @@ class Stray:
 
     def was_cut(self, before: int, now: int, now_s: float) -> None:
         """Note that the limit was cut from `before` to `now`."""
-        self._sent_lately = self._bad_lately = 0  # the next cut wants evidence of its own
+        self._begin_stretch()  # the next cut wants evidence of its own
         if before > self._former:
             self._forget()
             self._first_cut_s, self._former = now_s, before
@@ -121,5 +138,5 @@ class Stray:
         if max(share, lasting) > MOST_SHARE or share > SAME_FACTOR * lasting + SAME_MARGIN:
             return None
         self.background = share
-        self._sent_lately = self._bad_lately = 0
+        self._begin_stretch()
         return former

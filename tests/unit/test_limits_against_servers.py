@@ -8,7 +8,21 @@ import pytest
 
 from batcher.limits import Limiter
 from batcher.records import Signal
-from tests.server_models import Faulty, OwnMachine, Slots, TokenQuota, Troubled, simulate
+from tests.server_models import (
+    LATENCY_S,
+    TOKENS,
+    Faulty,
+    OwnMachine,
+    Slots,
+    TokenQuota,
+    Troubled,
+    Weathered,
+    simulate,
+)
+
+SEEDS = pytest.mark.parametrize("seed", [1, 2, 3])
+#: after this time the limit has been found, or found again
+SETTLED_S = 300.0
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -100,3 +114,59 @@ def test_errors_in_three_of_ten_answers_cost_nothing_else(
     run = simulate(Limiter(ceiling, random=Random(3), start=ceiling), server, Random(3), seconds=seconds)
     mean_s = latency_s * (1 + 0.3 / 0.7 * (0.01 if quick else 1))  # of what one answer takes, its failures included
     assert run.per_s(5.0 + 2 * latency_s) >= 0.97 * ceiling / mean_s  # the start takes a moment
+
+
+# -- what changes in the middle of a run
+
+
+@SEEDS
+def test_slots_that_change_are_found_again_within_five_minutes(seed: int) -> None:
+    """500, 100, 500 slots: each time 85 % of them are used and 1 % of requests refused, once the limit has settled."""
+    server = Slots(lambda now_s: 100 if 1200 <= now_s < 2400 else 500)
+    run = simulate(Limiter(2000, random=Random(seed)), server, Random(seed))
+    for start_s, end_s, slots in [(0.0, 1200.0, 500), (1200.0, 2400.0, 100), (2400.0, 3600.0, 500)]:
+        assert run.per_s(start_s + SETTLED_S, end_s) >= 0.85 * slots / LATENCY_S
+        assert run.refused_share(start_s + SETTLED_S, end_s) <= 0.01
+
+
+@SEEDS
+def test_a_token_quota_that_changes_is_found_again_within_five_minutes(seed: int) -> None:
+    """2, 0.5, 2 million tokens a minute: 85 % used, 1 % refused, once the limit has settled."""
+    server = TokenQuota(lambda now_s: 0.5e6 if 1200 <= now_s < 2400 else 2e6)
+    run = simulate(Limiter(2000, random=Random(seed)), server, Random(seed))
+    for start_s, end_s, quota in [(0.0, 1200.0, 2e6), (1200.0, 2400.0, 0.5e6), (2400.0, 3600.0, 2e6)]:
+        assert run.per_s(start_s + SETTLED_S, end_s) >= 0.85 * quota / 60 / TOKENS
+        assert run.refused_share(start_s + SETTLED_S, end_s) <= 0.01
+
+
+@SEEDS
+def test_three_faults_in_ten_hide_no_limit(seed: int) -> None:
+    """Beside 500s, 503s and broken connections by chance a 429 still counts: 85 % of 500 slots, 1 % of 429s."""
+    random = Random(seed)
+    run = simulate(Limiter(2000, random=random), Weathered(random, lambda now_s: 500, faulty_share=0.3), random)
+    assert run.per_s(SETTLED_S) >= 0.85 * 500 / LATENCY_S
+    assert run.throttled_share(SETTLED_S) <= 0.01
+
+
+@SEEDS
+def test_an_outage_of_five_minutes_costs_little_more_than_five_minutes(seed: int) -> None:
+    """All is cut and then away, three faults in ten before and after: few requests meanwhile, soon back to work."""
+    random = Random(seed)
+    server = Weathered(random, lambda now_s: 500, faulty_share=0.3, away=(1200.0, 1500.0))
+    run = simulate(Limiter(2000, random=random), server, random)
+    assert run.per_s(SETTLED_S, 1200.0) >= 0.85 * 500 / LATENCY_S
+    assert run.count(*Signal, start_s=1260.0, end_s=1500.0) <= 20
+    assert run.per_s(1500.0 + 180.0, 3600.0) >= 0.85 * 500 / LATENCY_S
+    assert run.throttled_share(1500.0) <= 0.01
+
+
+@SEEDS
+@pytest.mark.parametrize("faulty_share", [0.0, 0.3])
+def test_a_storm_of_refusals_is_sat_out(seed: int, faulty_share: float) -> None:
+    """For 100 s everybody is told to wait for up to a minute: few requests meanwhile, and the limit found again."""
+    random = Random(seed)
+    server = Weathered(random, lambda now_s: 500, faulty_share=faulty_share, storm=(1200.0, 1300.0))
+    run = simulate(Limiter(2000, random=random), server, random)
+    assert run.count(Signal.THROTTLED, start_s=1200.0, end_s=1300.0) <= 1000
+    assert run.per_s(1300.0 + 180.0, 3600.0) >= 0.85 * 500 / LATENCY_S
+    assert run.throttled_share(1300.0 + 180.0) <= 0.01

@@ -5,59 +5,120 @@ from __future__ import annotations
 from batcher.limits.stray import Stray
 
 
-def send(stray: Stray, limit: int, at_s: float, *, ok: int = 0, refused: int = 0) -> None:
-    """Send requests under a limit and get their results."""
-    for number in range(ok + refused):
-        stray.sent(limit)
-        if number < refused:
-            stray.refused(at_s)
+class Watched(Stray):
+    """A watch that counts what is sent as the limiter does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def send(self, limit: int, at_s: float, *, ok: int = 0, refused: int = 0) -> None:
+        """Send requests under a limit and get their results."""
+        for number in range(ok + refused):
+            self.total += 1
+            self.sent_below(limit)
+            if number < refused:
+                self.refused(at_s, limit, self.total)
 
 
 def test_refusals_well_below_the_limit_at_which_they_began_are_stray() -> None:
     """One in twenty is refused at 100 and at 50: the limit goes back to 100 and the next one is ignored."""
-    stray = Stray()
-    send(stray, 100, 1.0, ok=95, refused=5)
+    stray = Watched()
+    stray.send(100, 1.0, ok=95, refused=5)
     stray.was_cut(100, 50, 2.0)
-    send(stray, 50, 3.0, ok=76, refused=4)
+    stray.send(50, 3.0, ok=76, refused=4)
     assert stray.verdict() == 100
     assert stray.ignores(100)
 
 
 def test_refusals_that_end_with_the_cut_are_the_endpoints_limit() -> None:
     """What is refused at 100 and not at 85 is no chance; a few more refusals above the bound change nothing."""
-    stray = Stray()
-    send(stray, 100, 1.0, ok=80, refused=20)
+    stray = Watched()
+    stray.send(100, 1.0, ok=80, refused=20)
     stray.was_cut(100, 85, 2.0)
-    send(stray, 85, 3.0, ok=500)
-    send(stray, 95, 4.0, ok=10, refused=4)
+    stray.send(85, 3.0, ok=500)
+    stray.send(95, 4.0, ok=10, refused=4)
     assert stray.verdict() is None
     assert not stray.ignores(100)
 
 
 def test_a_limit_that_was_lowered_is_not_taken_for_chance() -> None:
     """After an hour without a refusal nearly everything is refused at any limit: that is not the same trouble."""
-    stray = Stray()
-    send(stray, 500, 1.0, ok=2000)
+    stray = Watched()
+    stray.send(500, 1.0, ok=2000)
     stray.was_cut(500, 425, 2.0)
-    send(stray, 425, 3.0, ok=2, refused=20)
+    stray.send(425, 3.0, ok=2, refused=20)
     assert stray.verdict() is None
 
 
 def test_an_endpoint_that_refuses_everything_is_never_ignored() -> None:
     """Where nothing succeeds there is nothing to gain by going on as before."""
-    stray = Stray()
-    send(stray, 8, 1.0, refused=8)
+    stray = Watched()
+    stray.send(8, 1.0, refused=8)
     stray.was_cut(8, 6, 2.0)
-    send(stray, 6, 3.0, refused=8)
+    stray.send(6, 3.0, refused=8)
     assert stray.verdict() is None
+
+
+def test_refusals_that_become_rarer_are_forgotten() -> None:
+    """After thousands of requests without one, a few refusals are no longer what is usual."""
+    stray = Watched()
+    stray.send(100, 1.0, ok=95, refused=5)
+    stray.was_cut(100, 50, 2.0)
+    stray.send(50, 3.0, ok=76, refused=4)
+    stray.verdict()
+    stray.send(100, 4.0, ok=20_000)
+    stray.send(100, 5.0, refused=1)
+    assert 0 < stray.background < 0.001
+    stray.send(100, 6.0, refused=5)
+    assert not stray.ignores(100)
 
 
 def test_a_clear_rise_of_the_share_counts_again() -> None:
     """Once 5 % are known to be stray, refusals at 40 % are not."""
-    stray = Stray()
-    send(stray, 100, 1.0, ok=95, refused=5)
+    stray = Watched()
+    stray.send(100, 1.0, ok=95, refused=5)
     stray.was_cut(100, 50, 2.0)
-    send(stray, 50, 3.0, ok=76, refused=4)
+    stray.send(50, 3.0, ok=76, refused=4)
     stray.verdict()
-    send(stray, 100, 4.0, ok=50, refused=40)
+    stray.send(100, 4.0, ok=50, refused=40)
     assert not stray.ignores(100)
+
+
+def test_refusals_that_become_much_rarer_by_the_cut_are_no_chance() -> None:
+    """A third of 150 comes back refused after the cut, one in fifty at 40: the cut did help."""
+    stray = Watched()
+    stray.send(150, 1.0, ok=150)
+    stray.was_cut(150, 40, 2.0)
+    for _ in range(50):
+        stray.refused(1.0, 40, stray.total)
+    stray.send(40, 3.0, ok=196)
+    stray.send(40, 3.0, refused=4)
+    assert stray.verdict() is None
+
+
+def test_refusals_after_the_limit_has_risen_again_are_no_suspects() -> None:
+    """What is refused near the limit at which it began says nothing about lower ones."""
+    stray = Watched()
+    stray.send(100, 1.0, ok=95, refused=5)
+    stray.was_cut(100, 80, 2.0)
+    assert stray.is_below
+    stray.send(80, 3.0, ok=20)
+    stray.send(95, 4.0, ok=1)
+    assert not stray.is_below
+    stray.send(80, 5.0, ok=10, refused=4)
+    assert stray.verdict() is None
+
+
+def test_each_cut_wants_evidence_of_its_own() -> None:
+    """A share that rose enough for one cut has to show again before the next."""
+    stray = Watched()
+    stray.send(100, 1.0, ok=95, refused=5)
+    stray.was_cut(100, 50, 2.0)
+    stray.send(50, 3.0, ok=76, refused=4)
+    stray.verdict()
+    stray.send(100, 4.0, refused=14)
+    assert not stray.ignores(100)
+    stray.was_cut(100, 85, 5.0)
+    stray.send(85, 6.0, refused=1)
+    assert stray.ignores(85)
