@@ -128,13 +128,14 @@ def _flat_text(content: Any) -> str | None:
 
 
 def _hold_more(choices: list[Any], choice: dict[str, Any], message: dict[str, Any]) -> bool:
-    """Whether the choices hold something that no field of a `Completion` does."""
+    """Whether the choices hold something that no column of a part does."""
     content = message.get("content")
     return (
         len(choices) > 1
         or not (_MESSAGE_KEYS.issuperset(message) or _is_silent(message, _MESSAGE_KEYS))
         or not (_CHOICE_KEYS.issuperset(choice) or _is_silent(choice, _CHOICE_KEYS))
         or choice.get("logprobs") is not None
+        or bool(_text(message.get("refusal")))
         or (type(content) is list and not all(map(_is_text_part, content)))
     )
 

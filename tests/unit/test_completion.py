@@ -133,6 +133,7 @@ def test_cache_and_reasoning_counts_of_other_dialects_fill_the_gaps() -> None:
         ({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}, {}),
         ({}, {"logprobs": {"content": []}}),
         ({}, {"token_ids": [1, 2]}),
+        ({"content": None, "refusal": "I cannot help with that."}, {}),
     ],
 )
 def test_what_no_column_holds_is_kept_as_json(message: dict[str, Any], choice: dict[str, Any]) -> None:
