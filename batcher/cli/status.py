@@ -6,7 +6,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from batcher.cli.bar import cost_words
 from batcher.cli.folder import folder_of
 from batcher.cli.running import shown
 from batcher.cli.standing import UNDER_WAY, standing_of
-from batcher.cli.talk import visible_json, visible_lines
+from batcher.cli.talk import visible, visible_json
 from batcher.cli.text import line, put
+from batcher.errors import StorageError
 
 #: seconds between two looks
 _LOOK_S = 1.0
@@ -26,8 +28,9 @@ _LOOK_S = 1.0
 def show_status(target: Path, *, as_json: bool) -> int:
     """Print the state of the run of a job file or in an output folder; exit code 0 if there is one."""
     folder = folder_of(target)
-    standing = standing_of(folder)
-    put(visible_json(orjson.dumps(standing).decode()) if as_json else render_status(folder, standing))
+    with _as_written(folder):
+        standing = standing_of(folder)
+        put(visible_json(orjson.dumps(standing).decode()) if as_json else render_status(folder, standing))
     return 0
 
 
@@ -46,13 +49,22 @@ def watch_status(target: Path, *, as_json: bool, sleep: Callable[[float], None] 
             if screen is not None:
                 screen.draw(render_status(folder, standing))
             elif _without_time(standing) != last:
-                put(orjson.dumps(standing).decode() if as_json else render_line(standing))
+                put(visible_json(orjson.dumps(standing).decode()) if as_json else render_line(standing))
             if standing["state"] not in UNDER_WAY and ended:
                 return 0
             last, ended = _without_time(standing), standing["state"] not in UNDER_WAY
             sleep(_LOOK_S if not ended else _LOOK_S / 10)  # a run may take the folder over at the moment one ends
     except KeyboardInterrupt:
         return 0
+
+
+@contextmanager
+def _as_written(folder: Path) -> Iterator[None]:
+    """A summary may be somebody else's: values of other kinds than ours are its fault, not a mistake of ours."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise StorageError(f"{folder / '.batcher' / 'summary.json'} is not what batcher wrote") from error
 
 
 class Screen:
@@ -91,7 +103,7 @@ def render_status(folder: Path, standing: dict[str, Any]) -> str:
     if standing["why_waiting"]:
         lines.append(f"waits:  {standing['why_waiting']}")
     lines.append(f"as of:  {standing['updated_at']}")
-    return visible_lines("\n".join(lines))
+    return "\n".join(map(visible, lines))
 
 
 def render_line(standing: dict[str, Any]) -> str:
@@ -101,7 +113,7 @@ def render_line(standing: dict[str, Any]) -> str:
         f"{time.strftime('%H:%M:%S')} {standing['state']}: {done}/{standing['total']} rows, {standing['completed']} ok,"
         f" {standing['failed']} failed, {standing['in_flight']} in flight"
     )
-    return f"{words}; {standing['why_waiting']}" if standing["why_waiting"] else words
+    return visible(f"{words}; {standing['why_waiting']}" if standing["why_waiting"] else words)
 
 
 def _without_time(standing: dict[str, Any]) -> dict[str, Any]:

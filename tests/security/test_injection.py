@@ -186,7 +186,7 @@ def test_row_12_a_hostile_server(tmp_path: Path) -> None:
         checked = batcher("check", str(job))
         stopped = batcher("run", str(job), "-v")
     assert (checked.returncode, stopped.returncode) == (0, 78)
-    assert "evil" in checked.stdout
+    assert "served as" in checked.stdout
     assert "a code that is no name" in stopped.stderr
     check_shown(checked.stdout, checked.stderr, stopped.stdout, stopped.stderr)
 
@@ -204,7 +204,7 @@ def test_row_12_a_hostile_run_folder(tmp_path: Path) -> None:
         assert end.returncode == 0, end.stderr
         check_shown(end.stdout)
         assert "evil" in end.stdout
-    for wrong in ([], {}, {**summary, "pid": 2**62, "state": "running"}, {**summary, "prompt_tokens": ACTIVE}):
+    for wrong in ([], {}, {**summary, "completed": ACTIVE}, {**summary, "prompt_tokens": ACTIVE}):
         (state / "summary.json").write_bytes(orjson.dumps(wrong))
         end = batcher("status", str(tmp_path / "out"))
         assert end.returncode == 74, end.stderr

@@ -69,7 +69,7 @@ def test_row_1_to_4_hostile_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_row_2_a_file_that_is_all_brackets_ends_with_a_message(tmp_path: Path) -> None:
     """Hostile nesting is exit 78 in one line, within a gigabyte, not a traceback and not a dead process."""
     (tmp_path / "job.yaml").write_text("[" * 500_000 + "{" * 500_000)
-    end = batcher("check", str(tmp_path / "job.yaml"), preexec_fn=limited(1 << 30))
+    end = batcher("run", str(tmp_path / "job.yaml"), preexec_fn=limited(1 << 30))
     assert end.returncode == 78, end.stderr
     assert len(end.stderr.splitlines()) == 1
     assert "32 levels" in end.stderr

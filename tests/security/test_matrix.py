@@ -106,7 +106,7 @@
 24  SQL in what a server says; formulas in CSV
         security/test_hostile_server.py: test_row_24_words_of_a_server_are_values_and_never_sql
         security/test_hostile_server.py: test_row_24_statements_are_put_together_of_our_own_words_only
-        Nothing writes CSV.
+        unit/test_export.py: test_csv, test_csv_of_failed_rows
 25  dependencies with known holes
         security/test_matrix.py: test_row_25_no_dependency_with_a_known_hole_is_accepted
         Locked hashes belong to who installs: no lock file names a registry here.
