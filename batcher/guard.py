@@ -43,7 +43,8 @@ class Guard:
     """Holds back failures between successes. `proven` says that this job has had answers before."""
 
     def __init__(self, *, proven: bool) -> None:
-        self._proven = proven
+        #: this job has had answers
+        self.proven = proven
         self._limit = LATER if proven else FIRST
         self.held: list[Held] = []
 
@@ -55,20 +56,27 @@ class Guard:
         self.held.append(held)
         return len(self.held) >= self._limit
 
-    def succeeded(self) -> list[Held]:
-        """Note a success: the run is sound. Returns what was held back."""
-        self._proven, self._limit = True, LATER
-        return self.give_up_holding()
+    def succeeded(self, sent_at_s: float) -> list[Held]:
+        """Note the success of a request: the run is sound, or was when that was sent.
+
+        Returns what was held back of requests that were not sent later: it says nothing about those.
+        """
+        self.proven, self._limit = True, LATER
+        if not self.held:
+            return []
+        older = [held for held in self.held if held.pending.sent_at_s <= sent_at_s]
+        self.held = [held for held in self.held if held.pending.sent_at_s > sent_at_s]
+        return older
 
     @property
     def is_outage(self) -> bool:
         """What is held tells of an endpoint that is down, and will work again: it has worked before."""
-        return self._proven and self.provider_is_down()
+        return self.proven and self.provider_is_down()
 
     @property
     def may_believe(self) -> bool:
         """At the end of the rows: a few failures are the rows' own if the endpoint has worked, others prove nothing."""
-        return not self.held or (self._proven and len(self.held) < FIRST)
+        return not self.held or (self.proven and len(self.held) < FIRST)
 
     def give_up_holding(self) -> list[Held]:
         """Return what was held back."""

@@ -13,7 +13,7 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from batcher.errors import LockedError
+from batcher.errors import LockedError, StorageError
 
 
 class FolderLock:
@@ -24,11 +24,15 @@ class FolderLock:
 
         Raises:
             LockedError: another run holds it; its message names that run.
+            StorageError: somebody else may have prepared the folder.
             OSError: the folder cannot be written.
         """
         self._folder, self._path = folder, folder / ".batcher" / "lock"
         self._made_folder = not folder.exists()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = self._path.parent
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if state.is_symlink() or state.stat().st_mode & 0o022:
+            raise StorageError(f"{state} is a link, or others can write in it; move it away or use a new output.path")
         self._descriptor = _take(self._path)
 
     def withdraw(self) -> None:
@@ -45,7 +49,7 @@ class FolderLock:
 
 
 def _take(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -32,7 +32,7 @@ class Figures:
     retries: int = 0
     #: attempts, of this run and of earlier ones, that may have been paid for though no answer was seen
     ambiguous: int = 0
-    #: tokens of all rows with an outcome, of this run and of earlier ones
+    #: tokens that answers used, those that could not be kept included, of this run and of earlier ones
     prompt_tokens: int = 0
     completion_tokens: int = 0
     #: US dollars that the answers cost, of this run and of earlier ones; None if that is not known of any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 
 from batcher.catalogue import load_catalogue
 from batcher.engines import load_engine
@@ -14,7 +15,7 @@ from batcher.pricing import prices_of
 from batcher.progress import Progress, Shielded, Silent
 from batcher.prompt import Builder
 from batcher.records import Report, Shard
-from batcher.rundir import RunDir, done_rows, planned, refuse_other_job
+from batcher.rundir import RunDir, done_rows, figures_of, planned, refuse_other_job
 from batcher.selection import first_rows, spread_rows
 from batcher.source import find_files
 
@@ -46,6 +47,8 @@ def run(job: Job, *, progress: Progress | None = None, limit: int | None = None,
             engine.run(job, plan, wanted, rundir, Shielded(progress or Silent()))
             if limit is not None:
                 break
+        if before is None:  # nothing was to do; the last run may have died before it could say that it had finished
+            rundir.write_summary({"state": "finished", **asdict(figures_of(plan, rundir.totals()))})
         return rundir.report(plan)  # from the parts, not from counters
 
 

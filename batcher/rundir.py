@@ -40,6 +40,7 @@ from batcher.lock import FolderLock
 from batcher.measured import Measured
 from batcher.part import PartFormat, check_part, measure_part
 from batcher.plan import Plan
+from batcher.progress import Figures
 from batcher.records import Report, Shard, Totals
 
 T = TypeVar("T")
@@ -286,6 +287,20 @@ def _begun(value: T | None) -> T:
     return value
 
 
+def figures_of(plan: Plan, totals: Totals) -> Figures:
+    """Return the figures of a run that stands at `totals`."""
+    return Figures(
+        total=plan.rows,
+        completed=totals.completed,
+        failed=totals.failed,
+        ambiguous=totals.ambiguous,
+        prompt_tokens=totals.prompt_tokens,
+        completion_tokens=totals.completion_tokens,
+        cost_usd=totals.known_cost_usd if totals.rows else None,
+        unpriced=totals.unpriced,
+    )
+
+
 def carried_columns(schema: pa.Schema, job: Job) -> pa.Schema:
     """The input columns that `output.columns` asks for, in its order."""
     if job.output.columns == "all":
@@ -305,7 +320,8 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterable[str]:
             yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
     elif before != now:
         shown = [orjson.dumps(value).decode() for value in (before, now)]
-        yield f"{path} was {shown[0]}, is {shown[1]}" if max(map(len, shown)) <= 60 else f"{path} changed"
+        short = max(map(len, shown)) <= 60 and path not in ("prompt", "system_prompt")
+        yield f"{path} was {shown[0]}, is {shown[1]}" if short else f"{path} changed"
 
 
 def _as_json(value: Any) -> Any:

@@ -14,6 +14,7 @@ back to the backlog.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
@@ -22,7 +23,7 @@ from random import Random
 from batcher.backlog import Backlog
 from batcher.budget import Budget
 from batcher.errors import BatcherError, EndpointError
-from batcher.guard import Guard, Held
+from batcher.guard import FIRST, Guard, Held
 from batcher.job import Job
 from batcher.journal import Journal
 from batcher.limits import Limiter
@@ -30,17 +31,21 @@ from batcher.limits.quota import RetryQuota, UnsureBudget
 from batcher.pending import Pending
 from batcher.pricing import Prices
 from batcher.progress import Figures
-from batcher.records import Fault, Outcome, Reply, Spent, Totals
+from batcher.records import Fault, FaultKind, Outcome, Reply, Spent, Totals
 from batcher.retry import Action, Doubt, Verdict, is_row_specific, safely_judged
 from batcher.window import Window
 
+_log = logging.getLogger(__name__)
+
 #: when the requests go out that are to find out about a refusal: after it, and after each that was refused as well
-INQUIRIES_S: dict[Doubt, tuple[float, ...]] = {Doubt.PASSING: (15.0, 75.0, 210.0), Doubt.ROW: (0.0,)}
+INQUIRIES_S: dict[Doubt, tuple[float, ...]] = {Doubt.PASSING: (15.0, 75.0, 210.0), Doubt.ROW: (0.0, 0.0, 1.0)}
 #: where no row is left that could succeed, rows that ran out of attempts get new ones until nothing has succeeded for
 #: so long: a short outage should not cost the last rows of a run
 END_PATIENCE_S = 60.0
 #: rows that may be refused at the very end, where no other is left to ask with, and are believed
 FEW_SUSPECTS = 2
+#: attempts whose client raises before anything has succeeded
+FEW_MISTAKES = 4
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +92,8 @@ class Settling:
         #: of this run; attempts that were lost while others succeeded
         self._completed = self._ambiguous = 0
         self._succeeded_at_s = -inf
+        #: attempts whose client raised, since then
+        self._mistakes = 0
         #: the latest result that was no completion, in words
         self.trouble = ""
         #: the run is to stop: nothing is asked again, and what is held stays pending
@@ -123,6 +130,19 @@ class Settling:
         if verdict.ambiguous and self._unsure.spent(self._ambiguous, self._completed):
             self._stop(self._as_leak())
 
+    def mistake(self, error: Exception) -> Fault:
+        """Return what an attempt met whose client raised: a mistake of ours, which a row or two may bring about.
+
+        Raises `error` again if there are too many without a success between. Its words may quote the request, so they
+        are not repeated.
+        """
+        self._mistakes += 1
+        if self._mistakes > (FIRST if self._completed else FEW_MISTAKES):
+            raise error
+        name = type(error).__name__
+        _log.warning("an attempt ended with %s, which is a mistake of batcher's; please report it", name)
+        return Fault(FaultKind.DISCONNECTED, f"the attempt ended with an internal error ({name})")
+
     # -- money
 
     def _count_money(self, pending: Pending, verdict: Verdict) -> None:
@@ -132,6 +152,8 @@ class Settling:
             cost_usd = self._prices.cost_usd(usage, pending.requested_at) if self._prices else None
             spent = pending.used(usage, cost_usd)
             self._figures.paid(cost_usd)
+            self._figures.prompt_tokens += usage.prompt_tokens or 0
+            self._figures.completion_tokens += usage.completion_tokens or 0
         if verdict.ambiguous:
             spent = spent or Spent()  # nobody says what it used
             pending.ambiguous += 1
@@ -152,14 +174,15 @@ class Settling:
     def _complete(self, pending: Pending, result: Reply | Fault, now_s: float) -> None:
         self._succeeded_at_s = now_s
         self._completed += 1
+        self._mistakes = 0
         self._quota.succeeded()
         self._rows.settled(pending)
         self._window.record(pending.outcome(result.body, now_s), pending.shard)
         if not self.stopping:
-            for held in self._guard.succeeded():
+            for held in self._guard.succeeded(pending.sent_at_s):
                 self._decide(held, now_s)
             if self._suspects and not self._limiter.suspecting:
-                self._clear(now_s)
+                self._clear(now_s, pending.sent_at_s)
 
     def _retry(self, pending: Pending, verdict: Verdict, result: Reply | Fault, now_s: float) -> None:
         succeeded_at_s = self._succeeded_at_s
@@ -215,8 +238,12 @@ class Settling:
 
     def _refused(self, pending: Pending, verdict: Verdict, result: Reply | Fault, now_s: float) -> None:
         self.release(pending)
-        if verdict.doubt is None or self._succeeded_at_s == -inf or self.stopping:
+        # a key that is refused at the start is wrong; about a single row one knows more from earlier runs, too
+        had_answers = self._guard.proven if verdict.doubt is Doubt.ROW else self._succeeded_at_s > -inf
+        if verdict.doubt is None or not had_answers:
             self._stop(verdict.as_error())
+            return
+        if self.stopping:
             return
         self._rows.settled(pending)
         self._suspects.append(Suspect(pending, verdict, pending.outcome(result.body, now_s, verdict.error)))
@@ -224,9 +251,10 @@ class Settling:
         if self._limiter.suspect(verdict.reason or "refused", waits_s, pending.sent_at_s, now_s):
             self._stop(verdict.as_error())
 
-    def _clear(self, now_s: float) -> None:
-        """The refusals did not concern the whole run: others succeed."""
-        suspects, self._suspects = self._suspects, []
+    def _clear(self, now_s: float, sent_at_s: float = inf) -> None:
+        """The refusals did not concern the whole run: a request succeeded that was sent at `sent_at_s`, not before."""
+        suspects = [one for one in self._suspects if one.pending.sent_at_s <= sent_at_s]
+        self._suspects = [one for one in self._suspects if one.pending.sent_at_s > sent_at_s]
         for suspect in suspects:
             if suspect.verdict.doubt is Doubt.ROW:
                 self._window.record(suspect.outcome, suspect.pending.shard)

@@ -85,8 +85,6 @@ class Window:
             figures.failed += 1
         else:
             figures.completed += 1
-        figures.prompt_tokens += outcome.prompt_tokens or 0
-        figures.completion_tokens += outcome.completion_tokens or 0
 
     def _check(self, shard: OpenShard) -> None:
         if shard.ready:

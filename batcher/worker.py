@@ -85,8 +85,7 @@ class Worker:
         self._disk_full: StorageError | None = None
         self._part_held: StorageError | None = None
         self._writing = False
-        self._held_since_s = 0.0
-        self._started_s = clock()
+        self._held_since_s, self._started_s = 0.0, clock()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._wants = anyio.Event()
@@ -216,9 +215,9 @@ class Worker:
         if opens is None and self._in_flight >= self._limiter.limit:
             return  # only an answer makes room
         due = self._rows.next_due_s if opens is None else opens  # a row due earlier could not be sent
-        if due is None or (self._timer is not None and self._timer_due <= due):
-            return  # nothing to wait for, or the timer rings early and sets itself again
-        if self._timer is not None:
+        if due is None or due <= now or (self._timer is not None and self._timer_due <= due):
+            return  # nothing but an event helps, or the timer rings early and sets itself again
+        if self._timer:
             self._timer.cancel()
         self._timer_due = due
         self._timer = asyncio.get_running_loop().call_later(max(0.001, due - now), self._ring)
@@ -245,7 +244,10 @@ class Worker:
                 rest: asyncio.Future[Pending] = asyncio.get_running_loop().create_future()
                 self._idle.append(rest)
                 pending = await rest
-            result = await self.client.send(pending.prompt.body)
+            try:
+                result = await self.client.send(pending.prompt.body)
+            except Exception as error:  # one attempt's, not the end of a slot
+                result = self._settling.mistake(error)
             now, in_flight = self._clock(), self._in_flight
             self._in_flight -= 1
             self._settling.settle(pending, result, now, self._wall_clock(), in_flight)

@@ -11,10 +11,11 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from random import Random
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -23,7 +24,7 @@ from batcher.budget import Budget, answer_limit
 from batcher.catalogue import load_catalogue
 from batcher.client import Client, Destination, open_client
 from batcher.client.gauges import watch_gauges
-from batcher.errors import Interrupted, JobError
+from batcher.errors import BatcherError, Interrupted, JobError
 from batcher.feed import Feed
 from batcher.guard import Guard
 from batcher.job import Job, read_key
@@ -31,10 +32,10 @@ from batcher.job.baseurl import SIMULATOR
 from batcher.limits import Limiter
 from batcher.plan import Plan
 from batcher.pricing import prices_of
-from batcher.progress import Figures, Progress
+from batcher.progress import Progress
 from batcher.prompt import Builder
-from batcher.records import Shard, Totals
-from batcher.rundir import RunDir
+from batcher.records import Shard
+from batcher.rundir import RunDir, figures_of
 from batcher.settling import Rules
 from batcher.simulator import SimulatorOptions, start
 from batcher.timeline import Timeline
@@ -68,7 +69,7 @@ async def _work(
     schema = load_catalogue(job.catalogue).schema_of(job.model)
     feed = await anyio.to_thread.run_sync(lambda: Feed(plan, shards, rundir, Builder(job, schema)))
     totals = await anyio.to_thread.run_sync(rundir.totals)
-    figures = _figures(plan, totals)
+    figures = figures_of(plan, totals)
     prices = await anyio.to_thread.run_sync(prices_of, job)
     proven = figures.completed > 0
     random = Random()  # noqa: S311 - spreads retries, no secret
@@ -93,6 +94,7 @@ async def _work(
             f"{rundir.orphaned} requests were on their way when the last run ended; their rows are asked again"
         )
     state = "failed"
+    asyncio.get_running_loop().set_exception_handler(_on_mistake(worker))
     try:
         async with anyio.create_task_group() as helpers:
             helpers.start_soon(_listen, worker, progress, job.limits.grace_s)
@@ -130,6 +132,18 @@ def destination(job: Job, base_url: str) -> Destination:
         ca_file=endpoint.ca_file,
         proxy=endpoint.proxy,
     )
+
+
+def _on_mistake(worker: Worker) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """A callback that raises has left the run half way: end it rather than wait for ever; answers are saved."""
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        if "handle" in context:
+            worker.stop(BatcherError())
+            worker.stop_now()
+
+    return handle
 
 
 async def _listen(worker: Worker, progress: Progress, grace_s: float) -> None:
@@ -191,19 +205,6 @@ async def _report(worker: Worker, rundir: RunDir, progress: Progress, timeline: 
             await anyio.to_thread.run_sync(timeline.save)
         rounds += 1
         await anyio.sleep(_LOOK_S)
-
-
-def _figures(plan: Plan, totals: Totals) -> Figures:
-    return Figures(
-        total=plan.rows,
-        completed=totals.completed,
-        failed=totals.failed,
-        ambiguous=totals.ambiguous,
-        prompt_tokens=totals.prompt_tokens,
-        completion_tokens=totals.completion_tokens,
-        cost_usd=totals.known_cost_usd if totals.rows else None,
-        unpriced=totals.unpriced,
-    )
 
 
 @contextmanager

@@ -80,7 +80,8 @@ def storage_error(path: Path, error: Exception) -> StorageError:
             f"{path} is damaged ({error}). Put a good copy in its place; or move it away with its -wal and -shm files:"
             " finished parts stay, and every row of the others is asked, and paid for, again"
         )
+    words = str(error) if isinstance(error, sqlite3.Error | OSError) else type(error).__name__  # others may quote a row
     return StorageError(
-        f"{path}: {error}. What was acknowledged before is safe; free or repair the storage and run the same command"
+        f"{path}: {words}. What was acknowledged before is safe; free or repair the storage and run the same command"
         " again"
     )

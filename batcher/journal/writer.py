@@ -244,8 +244,9 @@ class Writer:
                 self._rescue.save(self._taken)
                 self._report()
         except Exception as error:
+            words = str(error) if isinstance(error, OSError) else type(error).__name__
             self._error = StorageError(
-                f"{self._error}. Nor could the last answers be saved elsewhere ({error}): their rows are asked again"
+                f"{self._error}. Nor could the last answers be saved elsewhere ({words}): their rows are asked again"
             )
             self._saving = False
             self.listener.broke(self._error, saving=False)

@@ -76,7 +76,7 @@ class Limiter:
         self._pause_reason = ""
         self._pause_bound: str | None = None
         #: the end of the latest pause of more than `RUN_WAIT_S` the server asked for
-        self._asked_until_s = -inf
+        self._asked_at_s = self._asked_until_s = -inf
         self._header_wait_at_s = -inf
         self._cut_at_s, self._cut_by = -inf, ""
         #: the limit before the present trouble began
@@ -161,7 +161,7 @@ class Limiter:
         if signal in _BOUNDS and self._is_stray(self._strays[signal], sent_at_s):
             signal = _NONE  # its row waits as it was told, nobody else
         if wait_s > RUN_WAIT_S:
-            self._asked_until_s = max(self._asked_until_s, now_s + wait_s)
+            self._asked_at_s, self._asked_until_s = now_s, max(self._asked_until_s, now_s + wait_s)
         elif signal is _NONE or (signal is Signal.FAILING and not self._breaker.is_open):
             wait_s = 0.0  # what is no matter of load concerns its row
         self._single.failed(signal, sent_at_s, now_s)
@@ -174,7 +174,8 @@ class Limiter:
 
     def _recover(self, sent_at_s: float) -> None:
         """Forget the trouble, now that a request has succeeded."""
-        self._asked_until_s = -inf
+        if sent_at_s > self._asked_at_s:
+            self._asked_until_s = -inf
         if self._breaker.is_open:
             self._adaptive.restart(self._calm_limit)
         self._calm = self._single.succeeded(sent_at_s)

@@ -82,7 +82,6 @@ def test_row_6_one_folder_has_one_lock_whatever_it_is_called(tmp_path: Path) -> 
         RunDir.open(tmp_path / "disk")
 
 
-@pytest.mark.xfail(strict=True, reason="RunDir.open follows a link at .batcher/lock and truncates what it leads to")
 def test_row_6_a_link_in_place_of_the_lock_is_refused(tmp_path: Path) -> None:
     """A lock that is a link, laid in a folder that others can write in, must not empty the file behind it."""
     (tmp_path / "victim").write_bytes(MINE)
@@ -93,7 +92,6 @@ def test_row_6_a_link_in_place_of_the_lock_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_bytes() == MINE
 
 
-@pytest.mark.xfail(strict=True, reason="RunDir.open takes a .batcher that is a link, or that others can write in")
 @pytest.mark.parametrize("planted", ["link", "open to all"])
 def test_row_6_a_state_folder_that_others_control_is_refused(tmp_path: Path, planted: str) -> None:
     """The state of a run holds prompts and decides what is done: it is a folder, and its owner alone writes in it."""

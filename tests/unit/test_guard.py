@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from batcher.guard import FIRST, LATER, Guard, Held
 from batcher.records import ApiError, Outcome
 from tests.fakes import outcome
 
-NOBODY: Any = None
+NOBODY: Any = SimpleNamespace(sent_at_s=1.0)
 
 
 def fail(guard: Guard, count: int, code: str = "odd", status: int | None = 400) -> list[bool]:
@@ -30,8 +31,8 @@ def test_a_success_after_failures() -> None:
     """It gives the failures back in order, once, and from then on more of them are borne."""
     guard = Guard(proven=False)
     fail(guard, FIRST - 1)
-    assert [held.outcome.row_index for held in guard.succeeded()] == list(range(FIRST - 1))
-    assert guard.succeeded() == []
+    assert [held.outcome.row_index for held in guard.succeeded(2.0)] == list(range(FIRST - 1))
+    assert guard.succeeded(2.0) == []
     assert fail(guard, LATER) == [False] * (LATER - 1) + [True]
 
 
@@ -68,3 +69,12 @@ def test_whose_fault_it_is(refused: int, others: int, down: bool) -> None:
     fail(guard, refused, status=404)
     fail(guard, others, status=500)
     assert guard.is_outage is down
+
+
+def test_a_success_that_was_sent_before_the_failures() -> None:
+    """It proves nothing about them: they stay held, and count towards the end of the run."""
+    guard = Guard(proven=True)
+    fail(guard, LATER - 1)
+    assert guard.succeeded(0.5) == []
+    assert fail(guard, 1) == [True]
+    assert len(guard.succeeded(1.0)) == LATER

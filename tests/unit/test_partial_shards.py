@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from batcher.engines.local import _figures
 from batcher.feed import Feed
 from batcher.measured import Measured, Sums
 from batcher.progress import Figures
+from batcher.rundir import figures_of
 from batcher.selection import first_rows, spread_rows
 from batcher.shard import OpenShard
 from batcher.window import Window
@@ -93,8 +93,8 @@ def test_the_figures_at_the_start(tmp_path: Path) -> None:
     """They say what earlier runs cost, as far as that is known."""
     write_numbers(tmp_path, 5)
     with begun(make_job(tmp_path)) as run:
-        assert _figures(run.plan, run.rundir.totals()).cost_usd is None
+        assert figures_of(run.plan, run.rundir.totals()).cost_usd is None
         run.rundir.journal.record(outcome(0, cost_usd=0.5))
         run.rundir.journal.record(outcome(1))
-        figures = _figures(run.plan, run.rundir.totals())
+        figures = figures_of(run.plan, run.rundir.totals())
         assert (figures.cost_usd, figures.unpriced) == (0.5, 1)

@@ -16,6 +16,7 @@ import pytest
 
 from batcher import part as part_module
 from batcher import shard as shard_module
+from batcher.engines import local
 from batcher.errors import (
     AccountError,
     BatcherError,
@@ -27,7 +28,7 @@ from batcher.errors import (
 )
 from batcher.records import Reply
 from batcher.worker import Worker
-from tests.fakes import ScriptedClient, Work, begun, disconnected, good, refusal, work
+from tests.fakes import ScriptedClient, Work, begun, disconnected, good, outcome, refusal, work
 from tests.unit.test_worker import Held, make, outcomes, output
 
 
@@ -76,7 +77,7 @@ def test_a_model_that_is_withdrawn(tmp_path: Path) -> None:
     with make(tmp_path, 60, rows_per_part=100) as run:
         assert isinstance(work(run, client), EndpointRefusedError)
         assert set(outcomes(run)) == set(range(20))
-    assert len(client.sent) <= 20 + 4 + 1
+    assert len(client.sent) <= 20 + 4 + 3
 
 
 def test_an_outage_of_server_errors(tmp_path: Path) -> None:
@@ -309,3 +310,59 @@ def test_a_part_that_cannot_be_put_in_place(tmp_path: Path) -> None:
         assert isinstance(work(run, lambda number, attempt: good()), StorageError)
         assert len(outcomes(run)) == 5
     assert (tmp_path / "out/part-00000.parquet").read_bytes() == b"mine"
+
+
+def test_a_mistake_in_a_callback(tmp_path: Path) -> None:
+    """A callback of the loop that raises ends the run with an internal error; it does not wait for ever."""
+
+    def broken(batch: Any) -> None:
+        raise KeyError("a mistake of ours")
+
+    def prepare(worker: Worker) -> None:
+        asyncio.get_running_loop().set_exception_handler(local._on_mistake(worker))
+        worker._window.committed = broken  # type: ignore[method-assign]
+
+    with make(tmp_path, 20) as run:
+        reason = work(run, ScriptedClient(lambda row, attempt: good()), prepare=prepare)
+        assert type(reason) is BatcherError
+        assert reason.exit_code == 1
+    with begun(run.job) as again:
+        assert work(again, ScriptedClient(lambda row, attempt: good())) is None
+
+
+@pytest.mark.parametrize("rows", [(5, 6), (37, 38), (0, 1)])
+def test_neighbours_that_a_firewall_refuses(tmp_path: Path, rows: tuple[int, int]) -> None:
+    """Two rows that follow each other are refused for their own sake: the others tell, also in a later run."""
+    client = ScriptedClient(lambda row, attempt: refusal(403) if row in rows else good())
+    with make(tmp_path, 40) as run:
+        if 0 in rows:
+            run.rundir.journal.record(outcome(39))
+        assert work(run, client) is None
+        assert [row["row_index"] for row in output(run) if row["status"] == "failed"] == list(rows)
+
+
+def test_everything_is_refused_from_some_moment_on(tmp_path: Path) -> None:
+    """Answers to what was sent before prove nothing about refusals that came since: no row fails, and the run stops."""
+
+    class Slow(ScriptedClient):
+        async def under_way(self, number: int) -> None:
+            await anyio.sleep(30 + number if number < 40 else 0.01)
+
+    client = Slow(lambda row, attempt: refusal(400, "odd") if row >= 40 else good())
+    with make(tmp_path, 400, concurrency=64, rows_per_part=1000) as run:
+        assert isinstance(work(run, client), EndpointRefusedError)
+        assert {o.status for o in outcomes(run).values()} == {"completed"}
+
+
+def test_a_probe_that_takes_long_keeps_nobody_busy(tmp_path: Path) -> None:
+    """While only an answer can change anything, the worker sleeps, however many rows are due."""
+
+    class Hanging(ScriptedClient):
+        async def under_way(self, number: int) -> None:
+            await anyio.sleep(600.0 if len(self.sent) > 60 and number % 5 else 0.01)
+
+    client = Hanging(lambda row, attempt: good() if len(client.sent) <= 20 or len(client.sent) > 90 else refusal(500))
+    with make(tmp_path, 40) as run:
+        doing = Work(run, client)
+        assert doing() is None
+        assert doing.readings < 5000
