@@ -216,8 +216,8 @@ class Worker:
         if opens is None and self._in_flight >= self._limiter.limit:
             return  # only an answer makes room
         due = self._rows.next_due_s if opens is None else opens  # a row due earlier could not be sent
-        if due is None or (self._timer is not None and self._timer_due <= due):
-            return  # nothing to wait for, or the timer rings early and sets itself again
+        if due is None or due <= now or (self._timer is not None and self._timer_due <= due):
+            return  # no time to wait for, or the timer rings early and sets itself again
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due = due
@@ -233,7 +233,7 @@ class Worker:
         if self._stopping is not None:
             return not self._window.ready or self._leaves_parts()
         if self._rows.empty and (self._all_read or self._window.full) and not self._settling.conclude(now):
-            self._arm_timer(now)  # for rows that it has put back
+            asyncio.get_running_loop().call_soon(self._pump)  # for rows that it has put back
             return False
         return self._all_read and self._rows.empty and self._window.at_rest
 
