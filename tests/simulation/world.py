@@ -210,10 +210,10 @@ class World:
         return Life(
             habits,
             self._draw_disk(),
-            crash_s=random.choice((None, random.expovariate(1.0), random.expovariate(0.05))),
+            crash_s=random.choice((None, None, random.expovariate(1.0), random.expovariate(0.05))),
             signal_s=random.choice((None, None, random.expovariate(0.1))),
             grace_s=random.choice((0.0, 1.0, 60.0)),
-            input_breaks=random.choice((0.0, 0.0, 0.0, 0.05)),
+            input_breaks=random.choice((0.0,) * 9 + (0.05,)),
             max_total_tokens=random.choice((None, None, None, random.randint(1, 400))),
             max_runtime_s=random.choice((None, None, None, random.expovariate(0.1) + 0.01)),
         )
@@ -227,7 +227,11 @@ class World:
         random = self.random
         habits = DiskHabits(slow_s=random.choice((0.0, 0.02, 1.0)))
         if random.random() < 0.3:
-            habits.full, habits.full_s, habits.reserve = 0.1, random.choice((1.0, 30.0)), random.random() < 0.5
+            habits.full, habits.full_s, habits.reserve = (
+                random.choice((0.1, 0.5)),
+                random.choice((1.0, 30.0)),
+                random.random() < 0.5,
+            )
             habits.part_full = 0.5
         if random.random() < 0.15:
             habits.breaks, habits.rescue_breaks, habits.part_breaks = 0.03, random.choice((0.0, 0.3)), 0.05
@@ -332,7 +336,11 @@ class World:
         if life.signal_s is not None:
             loop.call_later(life.signal_s, self._signal, worker, life.grace_s)
         self._look(worker)
-        return await worker.run()
+        reason = await worker.run()
+        unsaved = self.endpoint.delivered.keys() - self.disk.decided.keys()
+        if unsaved and not (self.dead or self.given_up or self.journal.troubled):
+            self.wrong(f"the run ended before the answers to {sorted(unsaved)} were saved")
+        return reason
 
     def _look(self, worker: Worker, pause_s: float = 0.25) -> None:
         self.loop.happened += 1
@@ -366,7 +374,8 @@ class World:
     async def nap(self) -> None:
         """Let some time pass, perhaps none."""
         self.loop.happened += 1
-        await asyncio.sleep(self.random.choice((0.0, self.random.uniform(0.0, 0.1))))
+        longest_s = self.random.choice((0.0, 0.0, 0.1, 0.1, 0.1, 3.0))
+        await asyncio.sleep(self.random.uniform(0.0, longest_s))
 
     def maybe_break_part(self) -> None:
         """Raise what happens when a part is written to this disk."""
@@ -430,9 +439,10 @@ class World:
         return self._why_not_exhausted(row, received[0][0], delivered)
 
     def _why_not_exhausted(self, row: int, first_s: float, delivered: list[float]) -> str | None:
-        latest_s = max(delivered, default=-1e9)
-        if latest_s >= first_s:
+        last_s = self.endpoint.received[row][-1][0]
+        if any(first_s <= at_s <= last_s for at_s in delivered):
             return None  # others succeeded meanwhile
+        latest_s = max(delivered, default=-1e9)
         if self.loop.time() - latest_s < END_PATIENCE_S:
             return "nothing else succeeded meanwhile"
         others = set(range(self.rows)) - self.disk.decided.keys() - {row}
