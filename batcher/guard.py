@@ -24,6 +24,8 @@ from batcher.records import Outcome
 #: failures in a row that stop a run in which nothing has ever succeeded; and one that has worked before
 FIRST = 20
 LATER = 200
+#: statuses that blame the request; 408 blames the network
+_REFUSED = frozenset(range(400, 500)) - {408}
 
 #: what an error code may look like to be repeated in a message
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -106,5 +108,5 @@ class Guard:
     def provider_is_down(self) -> bool:
         """Most of what is held are server-side errors or broken connections, not refused requests."""
         errors = (held.outcome.error for held in self.held)
-        refused = sum(1 for error in errors if error and error.http_status and 400 <= error.http_status < 500)
+        refused = sum(1 for error in errors if error and error.http_status in _REFUSED)
         return refused * 2 < len(self.held)

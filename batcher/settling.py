@@ -232,7 +232,7 @@ class Settling:
     def _ask_again(self, pending: Pending, now_s: float) -> None:
         pending.forgive()
         self._figures.retries += 1
-        self._rows.unsettled(pending, now_s + self._random.uniform(0.0, 1.0))
+        self._rows.unsettled(pending, now_s + self._random.uniform(0.0, 2.0**pending.excuses))
 
     # -- refusals that may concern the whole run
 

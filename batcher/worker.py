@@ -232,7 +232,7 @@ class Worker:
         if self._stopping is not None:
             return not self._window.ready or self._leaves_parts()
         if self._rows.empty and (self._all_read or self._window.full) and not self._settling.conclude(now):
-            self._arm_timer(now)  # for rows that it has put back
+            asyncio.get_running_loop().call_soon(self._pump)  # for rows that it has put back
             return False
         return self._all_read and self._rows.empty and self._window.at_rest
 

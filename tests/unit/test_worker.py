@@ -11,8 +11,9 @@ import anyio.to_thread
 import pytest
 
 from batcher import pending as pending_module
+from batcher.budget import Budget, Reserved
 from batcher.errors import EndpointError, EndpointRefusedError
-from batcher.records import Outcome, Reply
+from batcher.records import Outcome, Reply, Totals
 from batcher.worker import Worker
 from tests.fakes import (
     Begun,
@@ -267,3 +268,29 @@ def test_a_pause_while_rows_are_overdue(tmp_path: Path) -> None:
         doing = Work(run, script, most_readings=5_000)
         doing()
     assert doing.readings < 1_000
+
+
+def test_a_row_that_is_due_waits_without_a_busy_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that is due while the budget waits for an answer does not make the worker look every millisecond."""
+
+    monkeypatch.setattr(pending_module, "backoff_s", lambda failures, random, wait_s: 1.0)
+
+    class OneAtATime(Budget):
+        def reserve(self, prompt_bytes: int) -> Reserved | None:
+            return None if client.in_flight else super().reserve(prompt_bytes)
+
+    class Slow(ScriptedClient):
+        async def under_way(self, number: int) -> None:
+            await anyio.sleep(10.0 if number == 2 else 0.01)
+
+    client = Slow(lambda row, attempt: refusal(500) if (row, attempt) == (1, 0) else good())
+
+    def prepare(worker: Worker) -> None:
+        worker._budget = OneAtATime(None, None, None, Totals(), None)
+
+    write_numbers(tmp_path, 4)
+    with begun(make_job(tmp_path, limits={"concurrency": 2})) as run:
+        looking = Work(run, client, prepare=prepare)
+        assert looking() is None
+    assert sorted(client.sent) == [0, 1, 1, 2, 3]
+    assert looking.readings < 1000
