@@ -12,7 +12,7 @@ import pytest
 
 from tests.checker import check, summary
 from tests.fault_server import FaultServer, Shape, always_good, fault_server, refusing
-from tests.scaled import SCALED
+from tests.scaled import SCALED, scaled
 from tests.trial import trial
 
 #: how long `Retry-After` is understood to ask for; a hundredth of what it would be in earnest, dates excepted
@@ -77,7 +77,8 @@ def test_a_wait_of_a_day(tmp_path: Path) -> None:
     limits = {"max_outage_s": 432}
     with fault_server() as server:
         server.latency_s = 0.2  # answers are under way when the refusal comes
-        made = trial(tmp_path, server, 100, limits=limits, program=SCALED)
+        rarely = scaled({"batcher.engines.local._LOOK_S": 2.0, "batcher.engines.local._SUMMARY_S": 2.0})
+        made = trial(tmp_path, server, 100, limits=limits, program=rarely)
         refused = made.texts[40]
         server.plan = lambda prompt, attempt: refusing(429, None, "Retry-After: 864") if prompt == refused else None
         ended = made.run(code=69, most_s=10)
