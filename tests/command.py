@@ -109,11 +109,12 @@ class Command:
         self.kill()
 
 
-def patched(constants: Mapping[str, Any], *, scale: Mapping[str, float] | None = None) -> list[str]:
+def patched(constants: Mapping[str, Any], *, scale: Mapping[str, float] | None = None, also: str = "") -> list[str]:
     """The command with some constants replaced, as the beginning of an argument list.
 
     `constants` maps full names (`batcher.limits.breaker.PROBE_AFTER_S`) to values; those of `scale` are multiplied
-    instead, to make minutes of waiting pass in a second. A name that does not exist ends the process at once.
+    instead, to make minutes of waiting pass in a second. A name that does not exist ends the process at once. `also` is
+    Python for what a name and a value cannot say.
     """
     program = f"""
 import functools, importlib, sys
@@ -135,6 +136,7 @@ for name, value in {dict(constants)!r}.items():
 for name, factor in {dict(scale or {})!r}.items():
     place, attribute = owner(name)
     setattr(place, attribute, getattr(place, attribute) * factor)
+{also}
 from batcher.cli import main
 sys.exit(main())
 """

@@ -106,6 +106,11 @@ def refusing(status: int, code: str | None = None, *headers: str, message: str =
     return sending(f"{status} {code or ''}".strip(), lambda exchange: data, doubtful=status in UNCLEAR)
 
 
+def refusal_of(status: int) -> bytes:
+    """The usual error object of a status, as a response."""
+    return reply(usual(status).body(), status=f"{status} No", headers=JSON)
+
+
 GOOD = sending("good", lambda exchange: reply(exchange.body, headers=JSON), usable=True, doubtful=False)
 HTML = sending(
     "html", lambda exchange: reply(b"<!doctype html>\n<h1>Sign in</h1>\n", headers=("Content-Type: text/html",))
@@ -176,6 +181,9 @@ class FaultServer:
 
     async def _exchange(self, peer: Peer) -> None:
         request = await self._next_request(peer)
+        if request.line.startswith("GET "):  # somebody looks whether there is a page of figures
+            await peer.send(refusal_of(404))
+            return
         question = read_question(request.body)
         assert isinstance(question, Question), question
         exchange = Exchange(peer, answer_to(question.prompt), question.stream)

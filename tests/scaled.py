@@ -5,6 +5,8 @@ Only constants that are waits of the run are scaled; what the job file or the se
 
 from __future__ import annotations
 
+from typing import Any
+
 from tests.command import patched
 
 #: how much shorter
@@ -21,10 +23,25 @@ _WAITS = (
             "LONGEST_PROBE_WAIT_S",
         )
     ),
+    "batcher.limits.first.ALONE_S",
     "batcher.limits.limiter.RUN_WAIT_S",
+    "batcher.limits.quota.APART_S",
+    "batcher.limits.quota.LONGEST_DELAY_S",
     "batcher.retry.judge.LONGEST_ROW_WAIT_S",
     "batcher.retry.judge.LONGEST_BACKOFF_S",
+    "batcher.settling.END_PATIENCE_S",
 )
+_INQUIRIES = f"""
+from batcher import settling
+settling.INQUIRIES_S = {{doubt: tuple(s / {FACTOR} for s in waits) for doubt, waits in settling.INQUIRIES_S.items()}}
+"""
 #: how often the summary is written, for tests that watch it
 _SUMMARY = {"batcher.engines.local._SUMMARY_S": 0.2}
-SCALED = patched(_SUMMARY, scale=dict.fromkeys(_WAITS, 1 / FACTOR))
+
+
+def scaled(constants: dict[str, Any] | None = None) -> list[str]:
+    """The scaled command with further constants replaced."""
+    return patched(_SUMMARY | (constants or {}), scale=dict.fromkeys(_WAITS, 1 / FACTOR), also=_INQUIRIES)
+
+
+SCALED = scaled()

@@ -11,8 +11,8 @@ from random import Random
 import pytest
 
 from tests.checker import check, summary
-from tests.fault_server import FaultServer, Shape, fault_server, refusing
-from tests.scaled import SCALED
+from tests.fault_server import FaultServer, Shape, always_good, fault_server, refusing
+from tests.scaled import SCALED, scaled
 from tests.trial import trial
 
 #: how long `Retry-After` is understood to ask for; a hundredth of what it would be in earnest, dates excepted
@@ -71,16 +71,20 @@ def test_every_way_to_ask_for_a_wait(tmp_path: Path) -> None:
             assert len(meanwhile) < CONCURRENCY, "others were sent though the run was to pause"
 
 
+@pytest.mark.xfail(strict=True, reason="an answer that was under way makes the limiter forget the wait it was told")
 def test_a_wait_of_a_day(tmp_path: Path) -> None:
     """A wait beyond `max_outage_s` ends the run at once with 69; nothing is failed, and the next run completes."""
     limits = {"max_outage_s": 432}
     with fault_server() as server:
-        made = trial(tmp_path, server, 100, limits=limits, program=SCALED)
-        server.plan = lambda prompt, attempt: refusing(429, None, "Retry-After: 864") if server.answered > 40 else None
+        server.latency_s = 0.2  # answers are under way when the refusal comes
+        rarely = scaled({"batcher.engines.local._LOOK_S": 2.0, "batcher.engines.local._SUMMARY_S": 2.0})
+        made = trial(tmp_path, server, 100, limits=limits, program=rarely)
+        refused = made.texts[40]
+        server.plan = lambda prompt, attempt: refusing(429, None, "Retry-After: 864") if prompt == refused else None
         ended = made.run(code=69, most_s=10)
         assert "max_outage_s" in ended.stderr
         assert server.asked <= 41 + 2 * CONCURRENCY
-        server.plan = lambda prompt, attempt: None
+        server.plan = always_good
         made.run()
         check(made)
         assert summary(made.out)["ambiguous"] == 0
