@@ -61,13 +61,13 @@ class Guard:
     def succeeded(self, sent_at_s: float) -> list[Held]:
         """Note the success of a request: the run is sound, or was when that was sent.
 
-        Returns what was held back of requests that were not sent later: it says nothing about those.
+        Returns what was held back of requests that were sent earlier: about others it says nothing.
         """
         self.proven, self._limit = True, LATER
         if not self.held:
             return []
-        older = [held for held in self.held if held.pending.sent_at_s <= sent_at_s]
-        self.held = [held for held in self.held if held.pending.sent_at_s > sent_at_s]
+        older = [held for held in self.held if held.pending.sent_at_s < sent_at_s]
+        self.held = [held for held in self.held if held.pending.sent_at_s >= sent_at_s]
         return older
 
     @property

@@ -77,4 +77,5 @@ def test_a_success_that_was_sent_before_the_failures() -> None:
     fail(guard, LATER - 1)
     assert guard.succeeded(0.5) == []
     assert fail(guard, 1) == [True]
-    assert len(guard.succeeded(1.0)) == LATER
+    assert guard.succeeded(1.0) == []
+    assert len(guard.succeeded(1.1)) == LATER
