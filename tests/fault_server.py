@@ -112,6 +112,7 @@ def refusal_of(status: int) -> bytes:
 
 
 GOOD = sending("good", lambda exchange: reply(exchange.body, headers=JSON), usable=True, doubtful=False)
+WRONG_KEY = refusing(401, "invalid_api_key")
 HTML = sending(
     "html", lambda exchange: reply(b"<!doctype html>\n<h1>Sign in</h1>\n", headers=("Content-Type: text/html",))
 )
@@ -124,6 +125,8 @@ class FaultServer:
         #: may be replaced at any time
         self.plan = plan
         self.base_url = ""
+        #: requests that do not bring this key are refused with 401; None takes any
+        self.key: str | None = None
         #: seconds that a good answer takes
         self.latency_s = 0.01
         #: draws for how long a connection may be idle before the server closes it; None for ever
@@ -187,7 +190,7 @@ class FaultServer:
         question = read_question(request.body)
         assert isinstance(question, Question), question
         exchange = Exchange(peer, answer_to(question.prompt), question.stream)
-        shape = self._chosen(question)
+        shape = self._chosen(question, request.headers.get("authorization"))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
@@ -219,12 +222,13 @@ class FaultServer:
             self._ledger.answered[digest] += shape.usable
             self._ledger.unkept[digest] += shape.unkept
 
-    def _chosen(self, question: Question) -> Shape:
+    def _chosen(self, question: Question, authorization: str | None) -> Shape:
         with self._lock:
             attempt = self._ledger.asked[question.digest]
             self._ledger.asked[question.digest] += 1
             self.times.append((asyncio.get_running_loop().time(), question.prompt))
-            shape = self.plan(question.prompt, attempt) or GOOD
+            refused = self.key is not None and authorization != f"Bearer {self.key}"
+            shape = WRONG_KEY if refused else self.plan(question.prompt, attempt) or GOOD
             self._ledger.doubtful[question.digest] += shape.doubtful
         return shape
 
@@ -269,4 +273,4 @@ def fault_server(
     finally:
         over.set_result(None)
         thread.join()
-    assert not server._wire.errors, server._wire.errors
+        assert not server._wire.errors, server._wire.errors

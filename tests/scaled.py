@@ -23,6 +23,7 @@ _WAITS = (
             "LONGEST_PROBE_WAIT_S",
         )
     ),
+    "batcher.engines.local._KEY_S",
     "batcher.limits.first.ALONE_S",
     "batcher.limits.limiter.RUN_WAIT_S",
     "batcher.limits.quota.APART_S",

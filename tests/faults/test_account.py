@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.checker import check, summary
+from tests.command import BARE
 from tests.fault_server import FaultServer, Shape, always_good, fault_server, refusing
-from tests.trial import Trial, trial
+from tests.scaled import SCALED
+from tests.trial import KEY, Trial, trial, until
 
 #: everything that means that there is no money left
 MONEY = [
@@ -18,6 +22,9 @@ MONEY = [
     refusing(402),
 ]
 ROWS_BETWEEN = 40
+OTHER_KEY = "sk-another-key-77c1d2"
+#: requests that find out whether a key is refused for good
+PROBES = 3
 
 
 def refused_after(server: FaultServer, rows: int, shape: Shape) -> None:
@@ -47,3 +54,42 @@ def test_no_money_left(tmp_path: Path) -> None:
         made.run()
         check(made)
         assert summary(made.out)["ambiguous"] == 0
+
+
+@pytest.mark.parametrize("new_key", ["in the file", "none, the old one counts again"])
+def test_a_key_that_is_exchanged(tmp_path: Path, new_key: str) -> None:
+    """While a key is exchanged the run asks now and then with the one it finds, and carries on by itself."""
+    path = tmp_path / "key"
+    path.write_text(KEY)
+    with fault_server() as server:
+        server.key, server.latency_s = KEY, 0.05
+        made = trial(tmp_path, server, 300, connection={"api_key_env": None, "api_key_file": str(path)}, program=SCALED)
+        with made.start() as command:
+            until(command, lambda: server.answered >= 100)
+            server.key = OTHER_KEY
+            until(command, lambda: "key" in (summary(made.out)["why_waiting"] or ""))
+            if new_key == "in the file":
+                path.write_text(OTHER_KEY)
+            else:
+                server.key = KEY
+            made.ended(command)
+        check(made)
+        assert summary(made.out)["ambiguous"] == 0
+        assert server.asked <= len(made.texts) + made.concurrency + PROBES
+
+
+def test_a_key_that_stays_wrong(tmp_path: Path) -> None:
+    """A key that is refused from the middle on stops the run with 77 after three more requests; rows stay pending."""
+    with fault_server() as server:
+        server.key = KEY
+        made = trial(tmp_path, server, 200, program=SCALED)
+        with made.start() as command:
+            until(command, lambda: server.answered >= 80)
+            server.key = OTHER_KEY
+            assert made.ended(command).returncode == 77
+        assert server.asked - server.answered <= made.concurrency + PROBES
+        assert (summary(made.out)["completed"], summary(made.out)["failed"]) == (server.answered, 0)
+        made.run(code=77)
+        assert server.asked - server.answered <= made.concurrency + PROBES + 1
+        made.run(env={**BARE, "MY_KEY": OTHER_KEY})
+        check(made)

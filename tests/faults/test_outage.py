@@ -55,6 +55,7 @@ def suffer(command: Command, server: FaultServer, begin: Callable[[FaultServer],
 def test_outages_in_the_middle(tmp_path: Path, kinds: tuple[str, ...]) -> None:
     """Outages are waited out with few requests, whatever they look like; no row fails and no command is needed."""
     with fault_server() as server:
+        server.latency_s = 0.2  # answers are under way when the outage begins
         made = trial(tmp_path, server, ROWS_BETWEEN * (len(kinds) + 2), concurrency=CONCURRENCY, program=SCALED)
         asked = {}
         with made.start() as command:
