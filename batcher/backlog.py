@@ -94,6 +94,10 @@ class Backlog:
         """Take back a row until it is due."""
         heapq.heappush(self._waiting, (due_s, pending.row_index, pending))
 
+    def all_waiting(self) -> Iterable[Pending]:
+        """Return the rows that wait, in no order."""
+        return (pending for _, _, pending in self._waiting)
+
     def settled(self, pending: Pending) -> None:
         """Note that a row has its outcome: its request is not needed any more."""
         self._unsettled_bytes -= len(pending.prompt.body)

@@ -62,13 +62,19 @@ class Pending:
         too_many = verdict.max_retries is not None and self.by_code[code] > verdict.max_retries
         return too_many or self.failures >= max_attempts
 
-    def is_excusable(self, succeeded_at_s: float) -> bool:
-        """Whether nothing has succeeded since the row first failed; it is no excuse time and again."""
-        return succeeded_at_s <= self.failing_since_s < inf and self.excuses < MOST_EXCUSES
+    def is_excusable(self, sound_at_s: float) -> bool:
+        """Whether no request has succeeded that was sent after the row first failed; it is no excuse time and again.
+
+        `sound_at_s` is when the latest request was sent that succeeded. An outage begins while answers are under way.
+        """
+        return sound_at_s <= self.failing_since_s < inf and self.excuses < MOST_EXCUSES
+
+    def fails_since(self, at_s: float) -> bool:
+        """Whether the row has failed, and not before `at_s`."""
+        return at_s <= self.failing_since_s < inf
 
     def forgive(self) -> None:
         """Count the attempts of this run anew: none of the failures so far was the row's fault."""
-        self.excuses += 1
         self.failures, self.refusals, self.failing_since_s = 0, 0, inf
         self.by_code.clear()
 

@@ -27,6 +27,7 @@ from batcher.guard import FIRST, Guard, Held
 from batcher.job import Job
 from batcher.journal import Journal
 from batcher.limits import Limiter
+from batcher.limits.breaker import FAILURES_OF_AN_OUTAGE
 from batcher.limits.quota import RetryQuota, UnsureBudget
 from batcher.pending import Pending
 from batcher.pricing import Prices
@@ -92,6 +93,10 @@ class Settling:
         #: of this run; attempts that were lost while others succeeded
         self._completed = self._ambiguous = 0
         self._succeeded_at_s = -inf
+        #: when the latest request was sent that succeeded
+        self._sound_at_s = -inf
+        #: when the first failures came since a request succeeded that was sent later than them
+        self._failures_since: list[float] = []
         #: attempts whose client raised, since then
         self._mistakes = 0
         #: the latest result that was no completion, in words
@@ -173,8 +178,10 @@ class Settling:
 
     def _complete(self, pending: Pending, result: Reply | Fault, now_s: float) -> None:
         self._succeeded_at_s = now_s
+        self._sound_at_s = max(self._sound_at_s, pending.sent_at_s)
         self._completed += 1
         self._mistakes = 0
+        self._recover(pending)
         self._quota.succeeded()
         self._rows.settled(pending)
         self._window.record(pending.outcome(result.body, now_s), pending.shard)
@@ -184,10 +191,22 @@ class Settling:
             if self._suspects and not self._limiter.suspecting:
                 self._clear(now_s, pending.sent_at_s)
 
+    def _recover(self, pending: Pending) -> None:
+        """After an outage the failures of rows that wait do not count, if all of them fell into it."""
+        if not self._failures_since or pending.sent_at_s <= self._failures_since[0]:
+            return
+        if len(self._failures_since) >= FAILURES_OF_AN_OUTAGE:
+            for waiting in self._rows.all_waiting():
+                if waiting.fails_since(self._failures_since[0]):
+                    waiting.forgive()
+        self._failures_since.clear()
+
     def _retry(self, pending: Pending, verdict: Verdict, result: Reply | Fault, now_s: float) -> None:
+        if len(self._failures_since) < FAILURES_OF_AN_OUTAGE:
+            self._failures_since.append(now_s)
         succeeded_at_s = self._succeeded_at_s
         if pending.exhausted(verdict, now_s, succeeded_at_s=succeeded_at_s, max_attempts=self._max_attempts):
-            excusable = verdict.action is Action.RETRY and pending.is_excusable(succeeded_at_s)
+            excusable = verdict.action is Action.RETRY and pending.is_excusable(self._sound_at_s)
             self._fail(Held(pending, pending.outcome(result.body, now_s, verdict.error), excusable), now_s)
             return
         pause_s = pending.pause_s(verdict, self._random)
@@ -231,6 +250,7 @@ class Settling:
 
     def _ask_again(self, pending: Pending, now_s: float) -> None:
         pending.forgive()
+        pending.excuses += 1
         self._figures.retries += 1
         self._rows.unsettled(pending, now_s + self._random.uniform(0.0, 2.0**pending.excuses))
 

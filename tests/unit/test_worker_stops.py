@@ -366,3 +366,24 @@ def test_a_probe_that_takes_long_keeps_nobody_busy(tmp_path: Path) -> None:
         doing = Work(run, client)
         assert doing() is None
         assert doing.readings < 5000
+
+
+def test_an_outage_that_begins_while_answers_are_under_way(tmp_path: Path) -> None:
+    """Answers to what was sent before it began do not void the excuse of rows that failed since."""
+
+    class Slow(ScriptedClient):
+        async def under_way(self, number: int) -> None:
+            await anyio.sleep(5.0 if number < 30 else 0.01)
+
+    began: list[float] = []
+
+    def script(number: int, attempt: int) -> Reply:
+        now = asyncio.get_running_loop().time()
+        if number < 30:
+            return good()
+        began.append(now)
+        return refusal(500) if now < began[0] + 60.0 else good()
+
+    with make(tmp_path, 200, concurrency=32, max_attempts=2, rows_per_part=300) as run:
+        assert work(run, Slow(script)) is None
+        assert {row["status"] for row in output(run)} == {"completed"}
