@@ -16,6 +16,8 @@ class BatcherError(Exception):
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or " ".join((self.__doc__ or "").split()))
+        #: finished lines; what a line quotes cannot begin another one
+        self.problems: tuple[str, ...] = (str(self),)
 
 
 class JobError(BatcherError):
@@ -24,9 +26,10 @@ class JobError(BatcherError):
     exit_code = 78
 
     def __init__(self, problems: Sequence[str] | str) -> None:
+        lines = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(lines))
         #: one finished line per problem, `file:line:column: key: what is wrong`
-        self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
-        super().__init__("\n".join(self.problems))
+        self.problems = lines
 
 
 class InputError(BatcherError):

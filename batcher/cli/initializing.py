@@ -121,7 +121,9 @@ def _found(data: Sequence[Path]) -> list[InputFile]:
         return find_files(data)
     except InputError as error:
         advice = [hint for path in data if (hint := _advice(path))]
-        raise InputError("\n".join([str(error), *advice])) from None
+        refused = InputError("\n".join([str(error), *advice]))
+        refused.problems = (str(error), *advice)
+        raise refused from None
 
 
 def _advice(path: Path) -> str | None:

@@ -17,7 +17,7 @@ import traceback
 from types import TracebackType
 from typing import TextIO
 
-from batcher.errors import BatcherError, JobError
+from batcher.errors import BatcherError
 
 #: controls (C0, C1), line and paragraph separators, what hides or turns text, and halves of surrogate pairs
 _ACTIVE = re.compile(
@@ -46,7 +46,7 @@ def _escaped(number: int) -> str:
 
 def problems(error: BatcherError) -> list[str]:
     """What is wrong, a line for each problem; what a message quotes cannot begin a line of its own."""
-    return [visible(line) for line in (error.problems if isinstance(error, JobError) else (str(error),))]
+    return [visible(line) for line in error.problems]
 
 
 def say(message: str, stream: TextIO) -> None:

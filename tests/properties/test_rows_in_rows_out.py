@@ -40,16 +40,21 @@ ROWS = st.lists(
 )
 
 
-def expected(results: list[str]) -> str:
-    """The status of a row that meets these results, and good ones afterwards."""
+def expected(results: list[str]) -> set[str]:
+    """What may become of a row that meets these results, and good ones afterwards.
+
+    One that is out of attempts while no other succeeds is asked on for a while, and may find a good one.
+    """
     failures = 0
     for result in results:
         failures += result in COUNTED
         if result == "good":
-            return "completed"
-        if result in FINAL or failures == MAX_ATTEMPTS:
-            return "failed"
-    return "completed"
+            return {"completed"}
+        if result in FINAL:
+            return {"failed"}
+        if failures == MAX_ATTEMPTS:
+            return {"completed", "failed"}
+    return {"completed"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -90,7 +95,7 @@ def test_any_rows_and_any_results(
         out = table(folder / "out").to_pylist()
     assert [row["row_index"] for row in out] == list(range(len(rows)))
     assert [row["text"] for row in out] == [f"{number} {text}" for number, (text, _) in enumerate(rows)]
-    assert [row["status"] for row in out] == [expected(results) for results in scripts]
+    assert all(row["status"] in expected(results) for row, results in zip(out, scripts, strict=True))
     for number, row in enumerate(out):
         if row["status"] == "completed":
             assert row["completion"] == ("fine" if "good" in scripts[number] else f"answer {number}")
