@@ -29,7 +29,7 @@ The numbers are those of the notes on peers. Stories that other tests hold:
         faults/test_run_level.py: test_refused_from_the_start
         unit/test_retry.py: test_each_row_of_the_tables
 19  saturate: a 402 in the middle failed all rows that were left
-        faults/test_run_level.py: test_refused_in_the_middle
+        faults/test_account.py: test_no_money_left
 21  LocalAI 10448, nest-server 607, sm64ds-decomp 1199: answers cut at their limit, asked and paid for again
         acceptance/test_request_and_response.py: test_answers_that_ended_early
 23  openai-python 1725, 2539: requests that wait for a place in the pool
