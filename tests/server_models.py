@@ -72,16 +72,17 @@ class Slots(Server):
 
 
 class TokenQuota(Server):
-    """Refuses what exceeds so many tokens a minute, counted over ten seconds; how many may change with time."""
+    """Refuses what exceeds so many tokens a minute, which may change; so many seconds' worth may come at once."""
 
-    def __init__(self, per_minute_at: Callable[[float], float]) -> None:
+    def __init__(self, per_minute_at: Callable[[float], float], *, burst_s: float = 10.0) -> None:
         super().__init__()
-        self._per_minute_at, self._level, self._at_s = per_minute_at, per_minute_at(0.0) / 6, 0.0
+        self._per_minute_at, self._burst_s = per_minute_at, burst_s
+        self._level, self._at_s = per_minute_at(0.0) / 60 * burst_s, 0.0
 
     def admits(self, now_s: float, tokens: int) -> bool:
         """Whether the quota still holds the tokens."""
         rate = self._per_minute_at(now_s) / 60
-        self._level = min(rate * 10, self._level + (now_s - self._at_s) * rate)
+        self._level = min(rate * self._burst_s, self._level + (now_s - self._at_s) * rate)
         self._at_s = now_s
         if self._level < tokens:
             return False

@@ -29,6 +29,8 @@ SAME_SHARE = 0.9
 FAR_SHARE = 1.25
 FAR_SPEED = 2
 THROTTLED_FACTOR = 0.85
+#: deeper where refusals come at any load, so that those that do not come to an end
+CLEAR_FACTOR = 0.75
 OVERLOADED_FACTOR = 0.5
 #: overloads that make a burst, at least, and as a share of the limit; ten successes outweigh one of them, for there are
 #: gateways that drop the odd request at any load
@@ -90,9 +92,9 @@ class AdaptiveLimit:
         early = exact + step >= refused_at and now_s < self._cut_at_s + NEAR_S
         return 0.0 if early else step
 
-    def throttled(self, sent_at_s: float, now_s: float) -> bool:
-        """Shrink a little for a refusal (429), once per episode; return whether it did."""
-        return self._cut(THROTTLED_FACTOR, sent_at_s, now_s)
+    def throttled(self, sent_at_s: float, now_s: float, *, clearly: bool = False) -> bool:
+        """Shrink a little for a refusal (429), or `clearly`, once per episode; return whether it did."""
+        return self._cut(CLEAR_FACTOR if clearly else THROTTLED_FACTOR, sent_at_s, now_s)
 
     def overloaded(self, sent_at_s: float, now_s: float) -> bool:
         """Halve for a burst of overloads (503, no answer in time), once per episode; return whether it did."""

@@ -200,7 +200,7 @@ class Limiter:
         adaptive, cut = self._adaptive, False
         before = adaptive.limit
         if signal is Signal.THROTTLED:
-            cut = adaptive.throttled(sent_at_s, now_s)
+            cut = adaptive.throttled(sent_at_s, now_s, clearly=self._strays[signal].background > 0)
         elif signal is Signal.OVERLOADED:
             cut = adaptive.overloaded(sent_at_s, now_s)
         if cut:

@@ -3,7 +3,9 @@
 An endpoint that has a limit refuses what is above it and nothing below. A gateway with a bad replica, or one that drops
 the odd request, refuses its share whatever is sent; cutting for it only makes a run slow. Cutting tells the two apart:
 the share refused when the first cut was made says how much the endpoint could take, and refusals well below that, in a
-share much like before, are stray. Then the limit may go back to where it was, and only a clear rise counts.
+share much like before, are stray. Then the limit may go back to where it was, and only a clear rise counts. After each
+such rise the share is taken anew below it: if fewer are refused there, the endpoint has a limit after all, as one that
+allows so many tokens a minute, which takes a while to show.
 
 Shares are of requests sent, not of requests answered: a refusal comes at once and an answer takes seconds, so whoever
 counts answers sees mostly refusals for a while. Each kind of refusal is watched by itself: where one in ten gateways is
@@ -16,18 +18,30 @@ from math import inf
 
 #: the limit must be this far below what the endpoint seemed to take before a refusal is suspect
 BELOW = 0.9
-#: suspect refusals needed for a verdict, as a number and as a part of the share that was refused at first
+#: suspect refusals and requests needed for a verdict, and the part of the share that was refused at first
 SUSPECTS = 4
+EVIDENCE = 12
 PART_OF_FIRST = 0.4
 #: a share below which it is not worth deciding, and one above which nothing is called stray
 LEAST_SHARE = 0.01
 MOST_SHARE = 0.5
+#: a share that has become lower than this in the long run is none any more
+FORGOTTEN_SHARE = 0.002
 #: a share that is higher than before by more than this, as a factor and on top of it, is not the same trouble
 SAME_FACTOR = 5.0
 SAME_MARGIN = 0.05
 #: once refusals are known to be stray, they count again above this multiple of their share, and this much more
-RISE = 2.0
-RISE_MARGIN = 0.03
+RISE = 1.5
+RISE_MARGIN = 0.08
+#: after such a rise the share is taken anew, below this part of the limit at which it came, over so many requests or as
+#: many as should hold so many refusals; a share less than this part of what was thought shows that nothing is stray
+CHECKED_BELOW = 0.9
+CHECKED = 60
+CHECKED_REFUSALS = 6
+MISTAKEN = 0.5
+#: after that, refusals are suspect only this far below the limit of then, until the limit has outgrown it by so much
+MISTAKEN_BELOW = 0.7
+OUTGROWN = 1.5
 #: requests over which the present share is taken, at least; and at most those over which the lasting one is
 MEMORY = 100
 LONG_MEMORY = 2000
@@ -50,6 +64,8 @@ class Stray:
         "_first_cut_s",
         "_former",
         "_lately_since",
+        "_mistaken_at",
+        "_rose_at",
         "_sent",
         "_sent_below",
         "background",
@@ -63,6 +79,8 @@ class Stray:
         #: requests and refusals of a long time, and the total up to which they are counted
         self._sent = self._bad = 0.0
         self._counted = 0
+        #: the limit at the latest rise, and at the one that showed that nothing is stray; 0 for none
+        self._rose_at = self._mistaken_at = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -104,6 +122,8 @@ class Stray:
             while self._sent >= LONG_MEMORY:
                 self._sent, self._bad = self._sent / 2, self._bad / 2
             self.background = min(self.background, self._bad / self._sent)
+            if self.background < FORGOTTEN_SHARE:
+                self.background = 0.0
 
     def _begin_stretch(self) -> None:
         self._lately_since, self._bad_lately = self._counted, 0
@@ -118,16 +138,25 @@ class Stray:
     def was_cut(self, before: int, now: int, now_s: float) -> None:
         """Note that the limit was cut from `before` to `now`."""
         self._begin_stretch()  # the next cut wants evidence of its own
-        if before > self._former:
-            self._forget()
-            self._first_cut_s, self._former = now_s, before
-        self._bound = BELOW * (self._former - self._bad_first)
+        if self.background:
+            self._rose_at, self._bound = before, CHECKED_BELOW * before
+        else:
+            if before > self._former:
+                self._forget()
+                self._first_cut_s, self._former = now_s, before
+            if before > OUTGROWN * self._mistaken_at:
+                self._mistaken_at = 0
+            below = BELOW * (self._former - self._bad_first)
+            self._bound = max(MISTAKEN_BELOW * self._mistaken_at or below, min(2.0, self._former - 1))
         if self._below_since_s == inf and now <= self._bound:
             self._below_since_s = now_s
 
     def verdict(self) -> int | None:
         """Return the limit to go back to, once refusals below what the endpoint could take show that they are stray."""
-        if self._bad_below < SUSPECTS:
+        if self.background:
+            self._check()
+            return None
+        if self._bad_below < SUSPECTS or self._sent_below < EVIDENCE:
             return None
         share, first = self._bad_below / max(1, self._sent_below), self._bad_first / self._former
         if share < max(LEAST_SHARE, PART_OF_FIRST * first):
@@ -140,3 +169,14 @@ class Stray:
         self.background = share
         self._begin_stretch()
         return former
+
+    def _check(self) -> None:
+        """Take the share anew since the limit was cut for a rise, once enough was sent."""
+        if self._sent_below < max(CHECKED, CHECKED_REFUSALS / self.background):
+            return
+        share = self._bad_below / self._sent_below
+        least = max(LEAST_SHARE, MISTAKEN * self.background)
+        self.background = share if least <= share <= MOST_SHARE else 0.0
+        if share < least:
+            self._mistaken_at = self._rose_at
+        self._forget()

@@ -95,12 +95,23 @@ def test_refusals_that_come_at_any_load_do_not_slow_the_run(share: float, refusa
     assert run.per_s() >= 0.85 * 256 / 12
 
 
-def test_a_real_limit_is_found_beside_stray_refusals() -> None:
-    """A server that refuses 5 % by chance and has 100 slots is used well, and not asked for much more than it has."""
-    random = Random(3)
-    run = simulate(Limiter(1000, random=random), Troubled(random, 0.05, lambda now_s: 100), random)
-    assert run.per_s() >= 0.85 * 100 / 12
-    assert run.refused_share() <= 0.2
+@SEEDS
+@pytest.mark.parametrize("share", [0.05, 0.15, 0.3])
+def test_a_real_limit_is_found_beside_stray_refusals(share: float, seed: int) -> None:
+    """A server that refuses some by chance and has 100 slots is used well, and asked for little more than it has."""
+    random = Random(seed)
+    run = simulate(Limiter(1000, random=random), Troubled(random, share, lambda now_s: 100), random)
+    assert run.per_s(SETTLED_S) >= 0.85 * 100 / LATENCY_S
+    assert run.refused_share(SETTLED_S) <= share + 0.05
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("burst_s", [10.0, 60.0])
+def test_a_small_quota_is_not_taken_for_chance(burst_s: float, seed: int) -> None:
+    """Half a million tokens a minute, counted over seconds or a minute: refusals that last a while have a cause."""
+    run = simulate(Limiter(2000, random=Random(seed)), TokenQuota(lambda now_s: 0.5e6, burst_s=burst_s), Random(seed))
+    assert run.tokens_per_minute >= 0.85 * 0.5e6
+    assert run.refused_share(2 * SETTLED_S) <= 0.01
 
 
 @pytest.mark.parametrize("quick", [False, True], ids=["as slow as answers", "quick"])

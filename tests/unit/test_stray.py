@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from batcher.limits.stray import Stray
 
 
@@ -69,8 +71,7 @@ def test_refusals_that_become_rarer_are_forgotten() -> None:
     stray.verdict()
     stray.send(100, 4.0, ok=20_000)
     stray.send(100, 5.0, refused=1)
-    assert 0 < stray.background < 0.001
-    stray.send(100, 6.0, refused=5)
+    assert not stray.background
     assert not stray.ignores(100)
 
 
@@ -117,8 +118,87 @@ def test_each_cut_wants_evidence_of_its_own() -> None:
     stray.was_cut(100, 50, 2.0)
     stray.send(50, 3.0, ok=76, refused=4)
     stray.verdict()
-    stray.send(100, 4.0, refused=14)
+    stray.send(100, 4.0, refused=16)
     assert not stray.ignores(100)
-    stray.was_cut(100, 85, 5.0)
+    stray.was_cut(100, 75, 5.0)
     stray.send(85, 6.0, refused=1)
     assert stray.ignores(85)
+
+
+def known(share: float) -> Watched:
+    """A watch that has found this share of stray refusals, and has seen the limit cut from 100 to 75 for a rise."""
+    stray = Watched()
+    refused = round(200 * share)
+    stray.send(100, 1.0, ok=200 - refused, refused=refused)
+    stray.was_cut(100, 50, 2.0)
+    stray.send(50, 3.0, ok=200 - refused)
+    stray.send(50, 3.0, refused=refused)
+    stray.verdict()
+    assert stray.background == pytest.approx(share)
+    stray.was_cut(100, 75, 4.0)
+    return stray
+
+
+def test_a_limit_below_which_hardly_any_are_refused_is_one_after_all() -> None:
+    """What was taken for chance ended with the cut: the next refusal counts."""
+    stray = known(0.2)
+    stray.send(75, 5.0, ok=59)
+    stray.send(75, 5.0, refused=1)
+    assert stray.verdict() is None
+    assert not stray.ignores(75)
+
+
+def test_a_share_that_was_taken_from_too_little_is_put_right() -> None:
+    """Ten in a hundred were thought stray, and it is thirty at any load."""
+    stray = known(0.1)
+    stray.send(75, 5.0, ok=42)
+    stray.send(75, 5.0, refused=18)
+    assert stray.verdict() is None
+    assert stray.background == pytest.approx(0.3)
+
+
+def test_a_share_is_not_taken_anew_from_a_few() -> None:
+    """Sixty requests at least, or as many as should hold six refusals."""
+    stray = known(0.2)
+    stray.send(75, 5.0, ok=58)
+    stray.send(75, 5.0, refused=1)
+    assert stray.verdict() is None
+    assert stray.background == pytest.approx(0.2)
+    stray = known(0.05)
+    stray.send(75, 5.0, ok=118)
+    stray.send(75, 5.0, refused=1)
+    stray.verdict()
+    assert 0.03 < stray.background <= 0.05  # the lasting share, not one in 119
+
+
+def test_an_endpoint_that_came_to_refuse_most_of_everything_is_not_ignored() -> None:
+    """More than half below the cut is no chance, whatever was known before."""
+    stray = known(0.2)
+    stray.send(75, 5.0, ok=25)
+    stray.send(75, 5.0, refused=40)
+    stray.verdict()
+    assert not stray.ignores(75)
+
+
+def test_a_few_refusals_at_the_smallest_limit_are_no_verdict() -> None:
+    """Four of seven may be three of ten; it takes a dozen requests to say so."""
+    stray = Watched()
+    stray.was_cut(3, 2, 1.0)
+    stray.send(2, 2.0, ok=3, refused=4)
+    assert stray.verdict() is None
+    stray.send(1, 3.0, ok=6)
+    stray.send(1, 3.0, refused=1)
+    assert stray.verdict() == 3
+
+
+def test_after_a_mistake_it_takes_a_much_lower_limit_to_make_another() -> None:
+    """What is refused near the limit that was found to be one is no suspect; far below it, or above it, it may be."""
+    for cut_to, share, verdict in [((100, 85), 85, None), ((100, 68), 68, 100), ((160, 136), 136, 160)]:
+        stray = known(0.2)
+        stray.send(75, 5.0, ok=60)
+        stray.refused(5.0, 75, stray.total)
+        stray.verdict()
+        stray.was_cut(*cut_to, 6.0)
+        stray.send(share, 7.0, ok=95)
+        stray.send(share, 7.0, refused=5)
+        assert stray.verdict() == verdict
