@@ -123,4 +123,4 @@ def test_killed_after_an_answer_that_was_not_kept(tmp_path: Path) -> None:
             until(command, lambda: server.ledger().unkept.total() == 4 and server.answered >= 30)
             made.kill(command)
         made.run()
-        check(made, summary_tokens=True)
+        check(made)

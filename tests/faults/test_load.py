@@ -71,7 +71,6 @@ def test_every_way_to_ask_for_a_wait(tmp_path: Path) -> None:
             assert len(meanwhile) < CONCURRENCY, "others were sent though the run was to pause"
 
 
-@pytest.mark.xfail(strict=True, reason="an answer that was under way makes the limiter forget the wait it was told")
 def test_a_wait_of_a_day(tmp_path: Path) -> None:
     """A wait beyond `max_outage_s` ends the run at once with 69; nothing is failed, and the next run completes."""
     limits = {"max_outage_s": 432}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import orjson
 import pytest
 
 from tests.checker import check, summary
@@ -187,6 +188,24 @@ def test_short_outage_in_the_middle(tmp_path: Path) -> None:
         ended = made.run("-q")
         assert ended.stderr == ""
         check(made)
+
+
+@pytest.mark.parametrize("step", [-1, 1], ids=["older", "newer"])
+def test_a_folder_of_another_version(tmp_path: Path, step: int) -> None:
+    """What another version wrote is not resumed but left as it is, and nothing is sent."""
+    with fault_server() as server:
+        made = trial(tmp_path, server, 120)
+        server.plan = lambda prompt, attempt: refusing(402) if server.answered >= 60 else None
+        made.run(code=77)
+        path = made.out / ".batcher" / "manifest.json"
+        before, asked = path.read_bytes(), server.asked
+        manifest = orjson.loads(before)
+        path.write_bytes(orjson.dumps({**manifest, "format": manifest["format"] + step}))
+        ended = made.run(code=78)
+        assert "another version" in ended.stderr
+        assert server.asked == asked
+        path.write_bytes(before)
+        completes(made, server)
 
 
 def test_wrong_model_at_the_simulator(tmp_path: Path) -> None:
