@@ -20,7 +20,6 @@ class Quick(Slots):
         self._slots_at = lambda now_s: SLOTS
 
 
-@pytest.mark.xfail(strict=True, reason="bursts after each pause pass for refusals that come at any load")
 @pytest.mark.parametrize("latency_s", [0.1, 0.3])
 def test_quick_answers_from_few_slots(latency_s: float) -> None:
     """Few slots with quick answers are used, and hardly ever is more sent than they take."""
