@@ -61,7 +61,7 @@ def test_second_signal_leaves_at_once(tmp_path: Path) -> None:
         assert summary(made.out)["completed"] == received
         made.run()
         check(made)
-        assert unsure_of(made) == CONCURRENCY
+        assert CONCURRENCY <= unsure_of(made) <= CONCURRENCY * 9 // 8, "those in flight, and those leased to follow"
         assert server.asked == len(made.texts) + CONCURRENCY
 
 
