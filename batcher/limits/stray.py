@@ -22,6 +22,10 @@ BELOW = 0.9
 SUSPECTS = 4
 EVIDENCE = 12
 PART_OF_FIRST = 0.4
+#: they come at any time; if all came within the last part of these requests, the endpoint has changed
+SPREAD = 0.25
+#: and if so many times the usual number passed without one, it was the cuts that helped
+SILENCE = 5.0
 #: a share below which it is not worth deciding, and one above which nothing is called stray
 LEAST_SHARE = 0.01
 MOST_SHARE = 0.5
@@ -62,7 +66,9 @@ class Stray:
         "_bound",
         "_counted",
         "_first_cut_s",
+        "_first_suspect",
         "_former",
+        "_last_suspect",
         "_lately_since",
         "_mistaken_at",
         "_rose_at",
@@ -90,6 +96,8 @@ class Stray:
         self._below_since_s, self._bound = inf, 0.0
         #: refusals of requests sent before the first cut, and below the bound; and how many were sent there
         self._bad_first = self._bad_below = self._sent_below = 0
+        #: how many had been sent there when the first and the last of these refusals came
+        self._first_suspect = self._last_suspect = 0
 
     @property
     def is_below(self) -> bool:
@@ -112,7 +120,19 @@ class Stray:
         if sent_at_s <= self._first_cut_s < inf:
             self._bad_first += 1
         elif sent_at_s > self._below_since_s:
-            self._bad_below += 1
+            self._suspect()
+
+    def _suspect(self) -> None:
+        if not self._bad_below:
+            self._first_suspect = self._sent_below
+        elif not self.background and self._sent_below - self._last_suspect > SILENCE * self._usual_gap():
+            self._forget()  # the cuts had ended them: it was the load
+            return
+        self._last_suspect = self._sent_below
+        self._bad_below += 1
+
+    def _usual_gap(self) -> float:
+        return max(float(EVIDENCE), self._last_suspect / self._bad_below)
 
     def _catch_up(self, limit: int, total: int) -> None:
         self._sent += total - self._counted
@@ -146,8 +166,7 @@ class Stray:
                 self._first_cut_s, self._former = now_s, before
             if before > OUTGROWN * self._mistaken_at:
                 self._mistaken_at = 0
-            below = BELOW * (self._former - self._bad_first)
-            self._bound = max(MISTAKEN_BELOW * self._mistaken_at or below, min(2.0, self._former - 1))
+            self._bound = MISTAKEN_BELOW * self._mistaken_at or BELOW * (self._former - self._bad_first)
         if self._below_since_s == inf and now <= self._bound:
             self._below_since_s = now_s
 
@@ -158,7 +177,7 @@ class Stray:
             return None
         if self._bad_below < SUSPECTS or self._sent_below < EVIDENCE:
             return None
-        share, first = self._bad_below / max(1, self._sent_below), self._bad_first / self._former
+        share, first = self._share_below(), self._bad_first / self._former
         if share < max(LEAST_SHARE, PART_OF_FIRST * first):
             return None
         former = self._former
@@ -169,6 +188,11 @@ class Stray:
         self.background = share
         self._begin_stretch()
         return former
+
+    def _share_below(self) -> float:
+        """The share refused below the bound; of late, if the first refusal came late: what has begun is no chance."""
+        since = self._sent_below - self._first_suspect
+        return self._bad_below / max(1, since if since < SPREAD * self._sent_below else self._sent_below)
 
     def _check(self) -> None:
         """Take the share anew since the limit was cut for a rise, once enough was sent."""

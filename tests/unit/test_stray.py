@@ -15,11 +15,12 @@ class Watched(Stray):
         self.total = 0
 
     def send(self, limit: int, at_s: float, *, ok: int = 0, refused: int = 0) -> None:
-        """Send requests under a limit and get their results."""
-        for number in range(ok + refused):
+        """Send requests under a limit and get their results, the refusals spread among them."""
+        count = ok + refused
+        for number in range(count):
             self.total += 1
             self.sent_below(limit)
-            if number < refused:
+            if (number + 1) * refused // count > number * refused // count:
                 self.refused(at_s, limit, self.total)
 
 
@@ -93,8 +94,7 @@ def test_refusals_that_become_much_rarer_by_the_cut_are_no_chance() -> None:
     stray.was_cut(150, 40, 2.0)
     for _ in range(50):
         stray.refused(1.0, 40, stray.total)
-    stray.send(40, 3.0, ok=196)
-    stray.send(40, 3.0, refused=4)
+    stray.send(40, 3.0, ok=196, refused=4)
     assert stray.verdict() is None
 
 
@@ -131,8 +131,7 @@ def known(share: float) -> Watched:
     refused = round(200 * share)
     stray.send(100, 1.0, ok=200 - refused, refused=refused)
     stray.was_cut(100, 50, 2.0)
-    stray.send(50, 3.0, ok=200 - refused)
-    stray.send(50, 3.0, refused=refused)
+    stray.send(50, 3.0, ok=200 - refused, refused=refused)
     stray.verdict()
     assert stray.background == pytest.approx(share)
     stray.was_cut(100, 75, 4.0)
@@ -142,8 +141,7 @@ def known(share: float) -> Watched:
 def test_a_limit_below_which_hardly_any_are_refused_is_one_after_all() -> None:
     """What was taken for chance ended with the cut: the next refusal counts."""
     stray = known(0.2)
-    stray.send(75, 5.0, ok=59)
-    stray.send(75, 5.0, refused=1)
+    stray.send(75, 5.0, ok=59, refused=1)
     assert stray.verdict() is None
     assert not stray.ignores(75)
 
@@ -151,8 +149,7 @@ def test_a_limit_below_which_hardly_any_are_refused_is_one_after_all() -> None:
 def test_a_share_that_was_taken_from_too_little_is_put_right() -> None:
     """Ten in a hundred were thought stray, and it is thirty at any load."""
     stray = known(0.1)
-    stray.send(75, 5.0, ok=42)
-    stray.send(75, 5.0, refused=18)
+    stray.send(75, 5.0, ok=42, refused=18)
     assert stray.verdict() is None
     assert stray.background == pytest.approx(0.3)
 
@@ -160,13 +157,11 @@ def test_a_share_that_was_taken_from_too_little_is_put_right() -> None:
 def test_a_share_is_not_taken_anew_from_a_few() -> None:
     """Sixty requests at least, or as many as should hold six refusals."""
     stray = known(0.2)
-    stray.send(75, 5.0, ok=58)
-    stray.send(75, 5.0, refused=1)
+    stray.send(75, 5.0, ok=58, refused=1)
     assert stray.verdict() is None
     assert stray.background == pytest.approx(0.2)
     stray = known(0.05)
-    stray.send(75, 5.0, ok=118)
-    stray.send(75, 5.0, refused=1)
+    stray.send(75, 5.0, ok=118, refused=1)
     stray.verdict()
     assert 0.03 < stray.background <= 0.05  # the lasting share, not one in 119
 
@@ -174,8 +169,7 @@ def test_a_share_is_not_taken_anew_from_a_few() -> None:
 def test_an_endpoint_that_came_to_refuse_most_of_everything_is_not_ignored() -> None:
     """More than half below the cut is no chance, whatever was known before."""
     stray = known(0.2)
-    stray.send(75, 5.0, ok=25)
-    stray.send(75, 5.0, refused=40)
+    stray.send(75, 5.0, ok=25, refused=40)
     stray.verdict()
     assert not stray.ignores(75)
 
@@ -186,8 +180,7 @@ def test_a_few_refusals_at_the_smallest_limit_are_no_verdict() -> None:
     stray.was_cut(3, 2, 1.0)
     stray.send(2, 2.0, ok=3, refused=4)
     assert stray.verdict() is None
-    stray.send(1, 3.0, ok=6)
-    stray.send(1, 3.0, refused=1)
+    stray.send(1, 3.0, ok=6, refused=1)
     assert stray.verdict() == 3
 
 
@@ -199,6 +192,38 @@ def test_after_a_mistake_it_takes_a_much_lower_limit_to_make_another() -> None:
         stray.refused(5.0, 75, stray.total)
         stray.verdict()
         stray.was_cut(*cut_to, 6.0)
-        stray.send(share, 7.0, ok=95)
-        stray.send(share, 7.0, refused=5)
+        stray.send(share, 7.0, ok=95, refused=5)
         assert stray.verdict() == verdict
+
+
+def test_refusals_that_begin_all_at_once_are_no_chance() -> None:
+    """Hundreds of requests below the bound without one, then one after the other: slots were taken away."""
+    stray = Watched()
+    stray.send(100, 1.0, ok=95, refused=5)
+    stray.was_cut(100, 85, 2.0)
+    stray.send(85, 3.0, ok=300)
+    stray.send(85, 4.0, ok=2, refused=4)
+    assert stray.verdict() is None
+    assert not stray.background
+
+
+def test_refusals_that_the_cuts_ended_are_no_chance() -> None:
+    """Some on the way down, then none for long, then one at a time near the limit: there is one."""
+    stray = Watched()
+    stray.send(40, 1.0, ok=10)
+    stray.was_cut(40, 30, 2.0)
+    stray.send(20, 3.0, ok=8, refused=3)
+    for at_s in range(4, 10):
+        stray.send(10, float(at_s), ok=199, refused=1)
+        assert stray.verdict() is None
+    assert not stray.background
+
+
+def test_chance_may_leave_a_gap() -> None:
+    """One in fifty, and once none in two hundred: rare things come at uneven times."""
+    stray = Watched()
+    stray.send(100, 1.0, ok=98, refused=2)
+    stray.was_cut(100, 80, 2.0)
+    for passed in (49, 49, 199, 49):
+        stray.send(80, 3.0, ok=passed, refused=1)
+    assert stray.verdict() == 100
