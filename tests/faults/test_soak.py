@@ -56,7 +56,7 @@ class Round:
     server: FaultServer
     random: Random
     command: Command
-    #: requests that were made unsure by a deadline while the process or the endpoint stood still
+    #: requests that were made unsure by a deadline while the process stood still
     doubtful: int = 0
     #: (resident kB, descriptors) of the present process, second by second
     samples: list[tuple[int, int]] = field(default_factory=list)
@@ -119,11 +119,10 @@ class Round:
         self.server.up()
 
     def slowness(self) -> None:
-        """The endpoint takes longer than some deadlines."""
-        latency_s, self.server.latency_s = self.server.latency_s, self.random.uniform(0.5, 2.5)
+        """The endpoint takes its time, though less than the deadline."""
+        latency_s, self.server.latency_s = self.server.latency_s, self.random.uniform(0.3, 0.8)
         time.sleep(self.random.uniform(0.2, 3))
         self.server.latency_s = latency_s
-        self.doubtful += 3 * CONCURRENCY
 
 
 def under_fire(this: Round, seconds: float) -> None:
