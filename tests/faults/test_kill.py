@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.checker import check, unsure_of
 from tests.command import BATCHER, Command, patched
 from tests.fault_server import fault_server
 from tests.harness import write_job, write_rows
-from tests.trial import simulated, trial, until
+from tests.trial import Trial, simulated, trial, until
 
 CONCURRENCY = 16
 
@@ -54,29 +55,71 @@ def test_killed_a_hundred_times(tmp_path: Path) -> None:
     killed_at_random(tmp_path, 100, kills=100)
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to kill a process at a chosen system call")
-@pytest.mark.parametrize("call", ["fdatasync", "fsync", "link", "rename", "unlink", "ftruncate"])
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="kills at a chosen system call need strace")
+CALLS = ["fdatasync", "fsync", "link", "rename", "unlink", "ftruncate"]
+#: stops when everything is imported: what comes before that is no matter of durability, and slow under strace
+STOPPED = patched(
+    {},
+    also="""
+import os, signal
+import batcher.cli.app, batcher.cli.running, batcher.engines.local
+from batcher import load_job, run
+os.kill(os.getpid(), signal.SIGSTOP)
+""",
+)
+
+
+def killed_at(made: Trial, call: str, number: int) -> bool:
+    """Run until the process makes this call for so many times, and kill it there; whether it got there."""
+    inject = f"inject={call}:signal=KILL:when={number}"
+    with made.start(program=STOPPED) as command:
+        until(command, lambda: status_of(command.pid, "State") == "T")
+        strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(command.pid), "-e", f"trace={call}", "-e", inject]
+        with subprocess.Popen(strace) as tracer:
+            until(command, lambda: status_of(command.pid, "TracerPid") != "0")
+            command.signal(signal.SIGCONT)
+            ended = made.ended(command, killed=True)
+            tracer.wait(30)
+    return ended.returncode != 0
+
+
+@needs_strace
+@pytest.mark.parametrize("call", CALLS)
+def test_killed_at_durable_steps(tmp_path: Path, call: str) -> None:
+    """Killed at the 1st, 2nd, 3rd ... call of a kind that makes something durable, the next run carries on."""
+    with fault_server() as server:
+        made = trial(tmp_path, server, 400, concurrency=CONCURRENCY, rows_per_part=10)
+        for number in (*range(1, 7), 9, 13, 19, 28, 42):
+            if not killed_at(made, call, number):
+                break
+        made.run()
+        check(made)
+    assert made.kills >= 3, "there are hardly any such calls"
+
+
+@needs_strace
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("call", CALLS)
 def test_killed_at_each_durable_step(tmp_path: Path, call: str) -> None:
-    """Killed at the 1st, 2nd, 3rd ... call of every kind that makes something durable, the next run completes."""
-    for number in _moving(call):
+    """Killed at any single one of these calls of a run, the next run completes."""
+    for number in range(1, 10_000):
         folder = tmp_path / str(number)
         folder.mkdir()
-        inject = f"inject={call}:signal=KILL:when={number}"
-        strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
         with fault_server() as server:
             made = trial(folder, server, 40, concurrency=CONCURRENCY, rows_per_part=10)
-            with made.start(program=[*strace, BATCHER]) as command:
-                struck = made.ended(command, killed=True)
+            struck = killed_at(made, call, number)
             made.run()
             check(made)
-        if struck.returncode == 0:
-            return  # the run ended before this many calls: every one of them has been struck
+        if not struck:
+            return  # every one of them has been struck
+    raise AssertionError("it never ends")
 
 
-def _moving(call: str) -> list[int]:
-    """Every one of the first calls, then ever wider steps."""
-    most = {"fdatasync": 60}.get(call, 40)
-    return [*range(1, 13), *range(13, most, 5), 10_000]
+def status_of(pid: int, name: str) -> str:
+    """A field of a process's status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
 
 
 def test_a_killed_parent_takes_its_simulator_along(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
         faults/test_kill.py: test_killed_at_random, test_killed_a_hundred_times
         faults/test_mix.py: test_a_bad_night, test_a_long_bad_night
  2  kill -9 at each durable step
-        faults/test_kill.py: test_killed_at_each_durable_step
+        faults/test_kill.py: test_killed_at_durable_steps, test_killed_at_each_durable_step
  3  a power cut while journaling
         faults/test_storage_power_cut.py: test_what_the_journal_acknowledged_is_there, test_the_power_is_cut
         properties/test_journal_machine.py: TestJournal

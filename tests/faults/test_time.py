@@ -49,11 +49,11 @@ def test_the_clock_is_set_by_a_day(tmp_path: Path) -> None:
     }
     with fault_server() as server:
         server.latency_s = 0.2
-        made = trial(tmp_path, server, 300, concurrency=CONCURRENCY)
+        made = trial(tmp_path, server, 400, concurrency=CONCURRENCY)
         refused = set(made.texts[40::16])
         server.plan = lambda prompt, attempt: refusing(500) if prompt in refused and attempt == 0 else None
         with made.start("-v", env=env) as command:
-            for answered, jump_s in ((20, DAY_S), (150, -DAY_S)):
+            for answered, jump_s in ((20, DAY_S), (200, -DAY_S)):
                 until(command, lambda enough=answered: server.answered >= enough)
                 clock.write_text(f"{jump_s:+d}s")
             made.ended(command, most_s=30)
