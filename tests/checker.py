@@ -86,7 +86,7 @@ def _check_money(trial: Trial, ledger: Ledger, rows: pa.Table, doubtful: int) ->
         for text, status in zip(trial.texts, rows["status"].to_pylist(), strict=True)
         if status == "completed"
     }
-    assert set(ledger.answered) >= completed, "C4: a completed row was never answered"
+    assert set(+ledger.answered) >= completed, "C4: a completed row was never answered"
     twice = sum((ledger.answered - copies).values())
     admitted = unsure_of(trial)
     inflicted = trial.kills * trial.concurrency * 9 // 8 + sum(ledger.doubtful.values()) + doubtful
