@@ -44,6 +44,8 @@ class Pending:
     #: when the current attempt was sent: on the monotonic clock, and seconds since 1970 UTC
     sent_at_s: float = 0.0
     requested_at: float = 0.0
+    #: its number among all attempts of this run
+    number: int = 0
     #: what the budget has put aside for the current attempt
     reserved: Reserved | None = None
 
@@ -68,10 +70,6 @@ class Pending:
         `sound_at_s` is when the latest request was sent that succeeded. An outage begins while answers are under way.
         """
         return sound_at_s <= self.failing_since_s < inf and self.excuses < MOST_EXCUSES
-
-    def fails_since(self, at_s: float) -> bool:
-        """Whether the row has failed, and not before `at_s`."""
-        return at_s <= self.failing_since_s < inf
 
     def forgive(self) -> None:
         """Count the attempts of this run anew: none of the failures so far was the row's fault."""

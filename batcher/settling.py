@@ -21,14 +21,14 @@ from math import inf
 from random import Random
 
 from batcher.backlog import Backlog
-from batcher.budget import Budget
+from batcher.budget import Budget, Reserved
 from batcher.errors import BatcherError, EndpointError
 from batcher.guard import FIRST, Guard, Held
 from batcher.job import Job
 from batcher.journal import Journal
 from batcher.limits import Limiter
-from batcher.limits.breaker import FAILURES_OF_AN_OUTAGE
 from batcher.limits.quota import RetryQuota, UnsureBudget
+from batcher.outage import Outages
 from batcher.pending import Pending
 from batcher.pricing import Prices
 from batcher.progress import Figures
@@ -95,8 +95,7 @@ class Settling:
         self._succeeded_at_s = -inf
         #: when the latest request was sent that succeeded
         self._sound_at_s = -inf
-        #: when the first failures came since a request succeeded that was sent later than them
-        self._failures_since: list[float] = []
+        self._outages = Outages()
         #: attempts whose client raised, since then
         self._mistakes = 0
         #: the latest result that was no completion, in words
@@ -106,6 +105,11 @@ class Settling:
 
     def __repr__(self) -> str:
         return f"<Settling: {self._guard}, {len(self._suspects)} suspects>"
+
+    def sending(self, pending: Pending, now_s: float, wall_s: float, reserved: Reserved) -> None:
+        """Note that an attempt begins."""
+        pending.sent_at_s, pending.requested_at, pending.reserved = now_s, wall_s, reserved
+        pending.number = self._outages.sent()
 
     def settle(self, pending: Pending, result: Reply | Fault, now_s: float, wall_s: float, in_flight: int) -> None:
         """Act on the result of an attempt; `in_flight` counts it still."""
@@ -181,7 +185,8 @@ class Settling:
         self._sound_at_s = max(self._sound_at_s, pending.sent_at_s)
         self._completed += 1
         self._mistakes = 0
-        self._recover(pending)
+        if self._outages.succeeded(pending.number, now_s):
+            self._forgive_waiting()
         self._quota.succeeded()
         self._rows.settled(pending)
         self._window.record(pending.outcome(result.body, now_s), pending.shard)
@@ -191,19 +196,14 @@ class Settling:
             if self._suspects and not self._limiter.suspecting:
                 self._clear(now_s, pending.sent_at_s)
 
-    def _recover(self, pending: Pending) -> None:
+    def _forgive_waiting(self) -> None:
         """After an outage the failures of rows that wait do not count, if all of them fell into it."""
-        if not self._failures_since or pending.sent_at_s <= self._failures_since[0]:
-            return
-        if len(self._failures_since) >= FAILURES_OF_AN_OUTAGE:
-            for waiting in self._rows.all_waiting():
-                if waiting.fails_since(self._failures_since[0]):
-                    waiting.forgive()
-        self._failures_since.clear()
+        for waiting in self._rows.all_waiting():
+            if self._outages.covers(waiting.failing_since_s):
+                waiting.forgive()
 
     def _retry(self, pending: Pending, verdict: Verdict, result: Reply | Fault, now_s: float) -> None:
-        if len(self._failures_since) < FAILURES_OF_AN_OUTAGE:
-            self._failures_since.append(now_s)
+        self._outages.failed(pending.number, now_s)
         succeeded_at_s = self._succeeded_at_s
         if pending.exhausted(verdict, now_s, succeeded_at_s=succeeded_at_s, max_attempts=self._max_attempts):
             excusable = verdict.action is Action.RETRY and pending.is_excusable(self._sound_at_s)
@@ -242,17 +242,21 @@ class Settling:
             self._ask_again(held.pending, now_s)
 
     def _decide(self, held: Held, now_s: float) -> None:
-        """A failure that was held back counts, unless the row is excused."""
-        if held.excusable:
+        """A failure that was held back counts, unless the row is excused: by an outage, or once on suspicion of one."""
+        if held.excusable and (not held.pending.excuses or self._outages.covers(held.pending.failing_since_s)):
             self._ask_again(held.pending, now_s)
         else:
             self._window.record(held.outcome, held.pending.shard)
 
     def _ask_again(self, pending: Pending, now_s: float) -> None:
         pending.forgive()
+        self._take_back(pending, now_s)
+
+    def _take_back(self, pending: Pending, now_s: float) -> None:
         pending.excuses += 1
         self._figures.retries += 1
-        self._rows.unsettled(pending, now_s + self._random.uniform(0.0, 2.0**pending.excuses))
+        wait_s = 2.0**pending.excuses
+        self._rows.unsettled(pending, now_s + self._random.uniform(wait_s / 2, wait_s))
 
     # -- refusals that may concern the whole run
 
@@ -297,7 +301,7 @@ class Settling:
         patient = now_s - self._succeeded_at_s < END_PATIENCE_S
         for held in guard.give_up_holding():
             if held.excusable and patient:
-                self._ask_again(held.pending, now_s)
+                self._take_back(held.pending, now_s)  # for one attempt: it may be the row after all
             else:
                 self._window.record(held.outcome, held.pending.shard)
         return False  # their commits are awaited

@@ -203,7 +203,7 @@ class Worker:
                 self.stop(BudgetError(self._budget.reason()))
             return None
         pending = self._rows.ready.popleft()
-        pending.sent_at_s, pending.requested_at, pending.reserved = now, self._wall_clock(), reserved
+        self._settling.sending(pending, now, self._wall_clock(), reserved)
         self._in_flight += 1
         self._dispatched += 1
         self._limiter.sent(now, size // 4)

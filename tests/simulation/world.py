@@ -32,7 +32,7 @@ from batcher.errors import (
 from batcher.feed import Feeding
 from batcher.guard import FIRST, Guard
 from batcher.limits import Limiter
-from batcher.pending import MOST_EXCUSES, Pending
+from batcher.pending import Pending
 from batcher.progress import Figures
 from batcher.records import ApiError, Outcome, Prompt, Shard, Totals
 from batcher.settling import END_PATIENCE_S, FEW_SUSPECTS, Rules
@@ -434,8 +434,8 @@ class World:
         counted = sum(name not in ("401", "402", "403", "404", "429", "tls_failed") for _, name in received)
         if counted < min(self.max_attempts, 3):
             return f"it had {counted} of {self.max_attempts} attempts"
-        if counted >= (1 + MOST_EXCUSES) * min(self.max_attempts, 3):
-            return None  # excused often enough
+        if counted >= 2 * min(self.max_attempts, 3):
+            return None  # excused once on suspicion of an outage; a second time takes proof, see `batcher.outage`
         return self._why_not_exhausted(row, received[0][0], delivered)
 
     def _why_not_exhausted(self, row: int, first_s: float, delivered: list[float]) -> str | None:
