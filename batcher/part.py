@@ -141,7 +141,8 @@ def write_part(
     totals = Totals()
     try:
         with create(temporary) as file, _writer(file, form) as writer:
-            for table in _row_groups(_with_results(shard, form.schema, carried, outcomes, totals), form.schema):
+            results = _with_results(shard, form.schema, carried, outcomes, totals)
+            for table in row_groups(results, form.schema, ROW_GROUP_BYTES):
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
             writer.add_key_value_metadata(form.footer(shard, totals))
             writer.close()
@@ -218,13 +219,14 @@ def _with_results(
         first = end
 
 
-def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+def row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema, size_bytes: int) -> Iterator[pa.Table]:
+    """Yield the rows of `batches` in tables of at least `size_bytes` of Arrow memory, the last one perhaps smaller."""
     waiting: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
         waiting.append(batch)
         size += batch.nbytes
-        if size >= ROW_GROUP_BYTES:
+        if size >= size_bytes:
             yield pa.Table.from_batches(waiting, schema)
             waiting, size = [], 0
     if waiting:

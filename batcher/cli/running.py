@@ -15,6 +15,7 @@ import orjson
 
 from batcher import run
 from batcher.cli.bar import cost_words, watcher
+from batcher.cli.hints import command, path_word
 from batcher.cli.sampling import forecast_of, render_sample
 from batcher.cli.talk import log_to_stderr, problems, say, visible, visible_json
 from batcher.errors import BatcherError, BudgetError
@@ -24,8 +25,9 @@ from batcher.records import Report
 
 _log = logging.getLogger(__name__)
 
-#: exit codes after which the same command is all that is needed
-_CARRY_ON = (69, 75, 129, 130, 143)
+#: exit codes after which the same command is all that is needed (after 75 a limit is to be raised, or another run is
+#: to end: the message says which)
+_CARRY_ON = (69, 129, 130, 143)
 #: keys whose values are text for the model, or may be secrets
 _PRIVATE = ("prompt", "system_prompt", "endpoint=", "endpoint.headers", "endpoint.proxy", "parameters.extra")
 
@@ -100,7 +102,7 @@ class Last:
 def _command(path: Path, overrides: Sequence[str], more: Sequence[str] = ()) -> str:
     """The command that runs the job as it was run, for a shell; `...` stands for what no message repeats."""
     shown = [f"{text.partition('=')[0]}=..." if text.strip().startswith(_PRIVATE) else text for text in overrides]
-    return shlex.join(["batcher", "run", str(path), *more, *(word for value in shown for word in ("--set", value))])
+    return command("run", path_word(path), *more, *(word for value in shown for word in ("--set", value)))
 
 
 def as_values(report: Report) -> dict[str, Any]:
@@ -116,7 +118,6 @@ def as_values(report: Report) -> dict[str, Any]:
 def render_report(report: Report) -> str:
     """The closing lines: counts, where the output is, and a query that runs as it stands."""
     totals, place = report.totals, shown(report.path)
-    files = f"'{place}/*.parquet'"
     lines = [
         f"{report.rows} rows: {totals.completed} completed, {totals.failed} failed;"
         f" {totals.prompt_tokens:,} prompt and {totals.completion_tokens:,} completion tokens,"
@@ -125,12 +126,17 @@ def render_report(report: Report) -> str:
     if totals.ambiguous:
         lines.append(f"{totals.ambiguous} requests were sent but no answer was seen; they may have been paid for")
     if totals.failed:
-        lines.append(
-            f"why:    duckdb -c \"FROM {files} SELECT error.code, count(*) WHERE status = 'failed' GROUP BY 1\""
-        )
+        lines.append(f"why:    {command('failures', path_word(report.path))}")
     lines.append(f"output: {place} ({report.parts} {'part' if report.parts == 1 else 'parts'})")
-    lines.append(f'query:  duckdb -c "FROM {files} SELECT row_index, completion, total_tokens LIMIT 5"')
+    lines.append(f"query:  duckdb -c {_sql(place, 'SELECT row_index, completion, total_tokens LIMIT 5')}")
     return "\n".join(map(visible, lines))
+
+
+def _sql(place: str, rest: str) -> str:
+    """A query over the parts as one word of a shell's command line."""
+    quoted = place.replace("'", "''")
+    query = f"FROM '{quoted}/*.parquet' {rest}"
+    return shlex.quote(query) if set(query) & set('"$`\\!') else f'"{query}"'
 
 
 def complain(error: BatcherError) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from batcher.part import row_groups
 from batcher.results import Results
 
 #: a row group has about this size, in Arrow's memory format; a part's are smaller, and a file of thousands is slow
@@ -24,21 +25,8 @@ def write_batches(results: Results, file: BinaryIO, batches: Iterable[pa.RecordB
     rows = 0
     options = {"compression": "zstd", "write_page_index": True, "write_page_checksum": True}
     with pq.ParquetWriter(file, results.schema, **options) as writer:
-        for table in _row_groups(batches, results.schema):
+        for table in row_groups(batches, results.schema, _ROW_GROUP_BYTES):
             writer.write_table(table, row_group_size=table.num_rows)
             rows += table.num_rows
         writer.add_key_value_metadata({"batcher.version": results.version, "batcher.rows": str(rows)})
     return rows
-
-
-def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    waiting: list[pa.RecordBatch] = []
-    size = 0
-    for batch in batches:
-        waiting.append(batch)
-        size += batch.nbytes
-        if size >= _ROW_GROUP_BYTES:
-            yield pa.Table.from_batches(waiting, schema)
-            waiting, size = [], 0
-    if waiting:
-        yield pa.Table.from_batches(waiting, schema)

@@ -15,6 +15,7 @@ from batcher.pricing import dollars
 from batcher.simulator import SimulatorOptions, SimulatorProcess
 from batcher.simulator import start as start_simulator
 from tests.harness import (
+    BATCHER,
     Ledger,
     batcher,
     check_money,
@@ -267,7 +268,7 @@ def test_a_run_with_a_limit_is_interrupted(tmp_path: Path) -> None:
         process.terminate()
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert f"carry on with: batcher run {job} --limit 150 --spread --set name=x" in errors
+    assert f"carry on with: {BATCHER} run {job} --limit 150 --spread --set name=x" in errors
 
 
 @pytest.mark.parametrize("options", [("--spread",), ("--limit", "0"), ("--limit", "some")])

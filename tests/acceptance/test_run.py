@@ -15,6 +15,7 @@ import pytest
 from batcher.simulator import SimulatorOptions
 from batcher.simulator import start as start_simulator
 from tests.harness import (
+    BARE,
     BATCHER,
     Ledger,
     batcher,
@@ -86,7 +87,7 @@ def test_finished_run_again(tmp_path: Path) -> None:
 
 
 def test_failed_rows(tmp_path: Path) -> None:
-    """Rows that fail for good end the run with 3, hold the reason, and the printed query counts them."""
+    """Rows that fail for good end the run with 3 and hold the reason; the printed command counts them by cause."""
     texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}{' poison' * (n in (3, 70))}" for n in range(100)))
     answer = {"status": 400, "code": "bad_image", "message": "no such image", "type": "invalid_request_error"}
     script = write_script(tmp_path / "script.yaml", {"match": "poison", "answers": [answer], "forever": True})
@@ -105,8 +106,10 @@ def test_failed_rows(tmp_path: Path) -> None:
         "http_status": 400,
     }
     assert rows["prompt_tokens"][70].as_py() is None
-    reasons, some = printed_queries(end.stdout)
-    assert duckdb.sql(reasons.replace("'out/", f"'{tmp_path}/out/")).fetchall() == [("bad_image", 2)]
+    (some,) = printed_queries(end.stdout)
+    (why,) = [line.removeprefix("why:") for line in end.stdout.splitlines() if line.startswith("why:")]
+    told = subprocess.run(shlex.split(why), cwd=tmp_path, env=BARE, capture_output=True, text=True, check=True)
+    assert "bad_image" in told.stdout
     assert len(duckdb.sql(some.replace("'out/", f"'{tmp_path}/out/")).fetchall()) == 5
     assert (quiet.returncode, quiet.stdout) == (3, "")
     assert len(quiet.stderr.splitlines()) == 1
@@ -278,3 +281,16 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} never came"
         time.sleep(0.02)
+
+
+def test_the_query_for_a_folder_with_an_odd_name(tmp_path: Path) -> None:
+    """What is printed can be copied into a shell whatever the output folder is called."""
+    place = tmp_path / "it's $HOME `x`"
+    place.mkdir()
+    write_rows(place / "rows.jsonl", ["one", "two"])
+    end = batcher("run", str(write_job(place, "simulator")), cwd=place.parent)
+    assert end.returncode == 0, end.stderr
+    (line,) = [line for line in end.stdout.splitlines() if " duckdb -c " in line]
+    echoed = subprocess.run(["/bin/sh", "-c", f"printf %s {line.split('-c ', 1)[1]}"], capture_output=True, text=True)
+    query = echoed.stdout.replace("it''s", f"{tmp_path}/it''s")
+    assert len(duckdb.sql(query).fetchall()) == 2

@@ -103,34 +103,11 @@
 
 from __future__ import annotations
 
-import ast
-import re
-from pathlib import Path
+from tests.named import check_table
 
-TESTS = Path(__file__).parents[1]
 ROWS = 34
 
 
 def test_every_row_names_tests_that_exist() -> None:
     """A row of the table is held by tests, and a test that is renamed or dropped is missed here."""
-    rows = re.split(r"^ ?(\d+)  ", __doc__ or "", flags=re.MULTILINE)
-    assert list(map(int, rows[1::2])) == list(range(1, ROWS + 1))
-    for number, text in zip(rows[1::2], rows[2::2], strict=True):
-        named = re.findall(r"^ {8}(\S+\.py): (.*)$", text, re.MULTILINE)
-        assert named, number
-        for file, tests in named:
-            wanted = set(tests.split(", "))
-            assert wanted <= names_of(TESTS / file), (number, wanted - names_of(TESTS / file))
-
-
-def names_of(path: Path) -> set[str]:
-    """The names of the tests in a file, those of state machines included."""
-    tree = ast.parse(path.read_text())
-    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
-    return functions | {
-        target.id
-        for node in tree.body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
+    check_table(__doc__ or "", ROWS)

@@ -35,7 +35,7 @@ def test_first_signal_finishes_what_is_in_flight(tmp_path: Path, signum: int, co
             command.signal(signum)
             ended = made.ended(command)
         assert ended.returncode == code, ended.stderr
-        assert f"carry on with: batcher run {made.job}" in ended.stderr
+        assert f"carry on with: {BATCHER} run {made.job}" in ended.stderr
         now = summary(made.out)
         assert 40 <= server.answered < 300
         assert (now["completed"], now["state"], now["ambiguous"]) == (server.answered, "stopped", 0)

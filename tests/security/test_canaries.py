@@ -18,7 +18,7 @@ import pytest
 from batcher.records import Secret
 from batcher.simulator import SimulatorOptions
 from batcher.simulator import start as start_simulator
-from tests.harness import BARE, batcher, start, table, write_job, write_rows
+from tests.harness import BARE, BATCHER, batcher, start, table, write_job, write_rows
 from tests.recording_server import Answer, Request, as_json, completion, recording
 from tests.simulator_client import wait_until
 
@@ -127,7 +127,7 @@ def test_row_11_the_command_to_carry_on_repeats_no_prompt(tmp_path: Path) -> Non
         process.terminate()
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 143
-    assert f"carry on with: batcher run {job} --set system_prompt=..." in stderr
+    assert f"carry on with: {BATCHER} run {job} --set system_prompt=..." in stderr
     check_talk(subprocess.CompletedProcess([], 143, stdout, stderr))
 
 

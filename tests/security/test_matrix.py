@@ -114,11 +114,12 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import re
 import tomllib
 from pathlib import Path
+
+from tests.named import check_table
 
 TESTS = Path(__file__).parents[1]
 ROWS = 25
@@ -128,20 +129,7 @@ MENDED = {"pyarrow": (26, 0, 0), "aiohttp": (3, 14, 3), "minijinja": (3, 1, 0)}
 
 def test_every_row_names_tests_that_exist() -> None:
     """A row of the table is held by tests, and a test that is renamed or dropped is missed here."""
-    rows = re.split(r"^ ?(\d+)  ", __doc__ or "", flags=re.MULTILINE)
-    assert list(map(int, rows[1::2])) == list(range(1, ROWS + 1))
-    for number, text in zip(rows[1::2], rows[2::2], strict=True):
-        named = re.findall(r"^ {8}(\S+\.py): (.*)$", text, re.MULTILINE)
-        assert named, number
-        for file, tests in named:
-            wanted = set(tests.split(", "))
-            assert wanted <= names_of(TESTS / file), wanted - names_of(TESTS / file)
-
-
-def names_of(path: Path) -> set[str]:
-    """The names of the tests in a file."""
-    tree = ast.parse(path.read_text())
-    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    check_table(__doc__ or "", ROWS)
 
 
 def test_row_25_no_dependency_with_a_known_hole_is_accepted() -> None:
