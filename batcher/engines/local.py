@@ -100,7 +100,7 @@ async def _work(
             helpers.start_soon(_listen, worker, progress, job.limits.grace_s)
             helpers.start_soon(_report, worker, rundir, progress, timeline)
             helpers.start_soon(_renew_key, job, base_url, worker, limiter, clients)
-            if job.endpoint.base_url != SIMULATOR:
+            if job.endpoint.base_url != SIMULATOR and job.endpoint.proxy is None:
                 helpers.start_soon(_heed_gauges, job, base_url, worker, limiter)
             reason = await worker.run()
             helpers.cancel_scope.cancel()
