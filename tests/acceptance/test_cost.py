@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,7 +190,8 @@ def test_some_rows_then_all(tmp_path: Path) -> None:
         assert [path.name for path in parts(tmp_path / "out")] == ["part-00000.parquet"]
         assert "60 of 160 rows: 60 completed, 0 failed" in some.stdout
         assert "100 rows, about" in some.stdout
-        assert some.stdout.endswith(f"ask the rest with: batcher run {job}\n")
+        hint = shlex.split(some.stdout.splitlines()[-1].split("ask the rest with: ")[1])
+        assert hint[1:] == ["run", str(job)]  # the program as it was started: by name, or by path where no PATH has it
         assert "stopped" in batcher("status", str(job)).stdout
         dry = orjson.loads(batcher("run", str(job), "--dry-run", "--json").stdout)
         assert (dry["rows"], dry["rows_left"]) == (160, 100)
