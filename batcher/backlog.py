@@ -31,6 +31,8 @@ class Backlog:
         self.ready: deque[Pending] = deque()
         self._waiting: list[tuple[float, int, Pending]] = []
         self._unsettled_bytes = 0
+        #: no more rows will be added
+        self.all_read = False
 
     def __repr__(self) -> str:
         return f"<Backlog: {self.fresh} fresh, {self.leasing} leasing, {len(self.ready)} ready, {self.waiting} waiting>"
@@ -54,6 +56,10 @@ class Backlog:
     def empty(self) -> bool:
         """No row is anywhere in here."""
         return not (self._fresh or self._leasing or self.ready or self._waiting)
+
+    def is_down_to(self, count: int) -> bool:
+        """Whether the input is read and at most `count` rows are in here."""
+        return self.all_read and self.fresh + self.leasing + len(self.ready) + self.waiting <= count
 
     @property
     def next_due_s(self) -> float | None:

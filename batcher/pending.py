@@ -37,6 +37,8 @@ class Pending:
     by_code: dict[str, int] = field(default_factory=dict)
     #: attempts of this run that count against nothing, but came while other rows succeeded
     refusals: int = 0
+    #: when the first attempt came that counts against nothing; infinite while there is none
+    refused_since_s: float = inf
     #: when the first of these failures came; infinite while there is none
     failing_since_s: float = inf
     #: how often they were forgiven
@@ -56,6 +58,7 @@ class Pending:
         """
         if verdict.action is Action.RETRY_FREE:
             self.refusals += succeeded_at_s >= self.sent_at_s
+            self.refused_since_s = min(self.refused_since_s, now_s)
             return self.refusals >= MOST_REFUSALS
         code = (verdict.error.code if verdict.error else None) or "unknown"
         self.failures += 1
@@ -73,7 +76,8 @@ class Pending:
 
     def forgive(self) -> None:
         """Count the attempts of this run anew: none of the failures so far was the row's fault."""
-        self.failures, self.refusals, self.failing_since_s = 0, 0, inf
+        self.failures, self.refusals = 0, 0
+        self.failing_since_s = self.refused_since_s = inf
         self.by_code.clear()
 
     def pause_s(self, verdict: Verdict, random: Random) -> float:

@@ -32,7 +32,7 @@ from batcher.outage import Outages
 from batcher.pending import Pending
 from batcher.pricing import Prices
 from batcher.progress import Figures
-from batcher.records import Fault, FaultKind, Outcome, Reply, Spent, Totals
+from batcher.records import Fault, FaultKind, Outcome, Reply, Signal, Spent, Totals
 from batcher.retry import Action, Doubt, Verdict, is_row_specific, safely_judged
 from batcher.window import Window
 
@@ -45,6 +45,8 @@ INQUIRIES_S: dict[Doubt, tuple[float, ...]] = {Doubt.PASSING: (15.0, 75.0, 210.0
 END_PATIENCE_S = 60.0
 #: rows that may be refused at the very end, where no other is left to ask with, and are believed
 FEW_SUSPECTS = 2
+#: and for how long they must have met nothing but an overloaded endpoint: an outage of minutes is waited for
+OVERLOADED_AT_THE_END_S = 900.0
 #: attempts whose client raises before anything has succeeded
 FEW_MISTAKES = 4
 
@@ -205,7 +207,8 @@ class Settling:
     def _retry(self, pending: Pending, verdict: Verdict, result: Reply | Fault, now_s: float) -> None:
         self._outages.failed(pending.number, now_s)
         succeeded_at_s = self._succeeded_at_s
-        if pending.exhausted(verdict, now_s, succeeded_at_s=succeeded_at_s, max_attempts=self._max_attempts):
+        exhausted = pending.exhausted(verdict, now_s, succeeded_at_s=succeeded_at_s, max_attempts=self._max_attempts)
+        if exhausted or self._is_unbearable(pending, verdict, now_s):
             excusable = verdict.action is Action.RETRY and pending.is_excusable(self._sound_at_s)
             self._fail(Held(pending, pending.outcome(result.body, now_s, verdict.error), excusable), now_s)
             return
@@ -215,6 +218,12 @@ class Settling:
         self._figures.retries += 1
         self.release(pending)
         self._rows.wait(pending, now_s + pause_s)
+
+    def _is_unbearable(self, pending: Pending, verdict: Verdict, now_s: float) -> bool:
+        """A last row that overloads an endpoint, which took all the others, for so long is what it cannot bear."""
+        long = now_s - pending.refused_since_s >= OVERLOADED_AT_THE_END_S
+        overloads = verdict.action is Action.RETRY_FREE and verdict.signal is Signal.OVERLOADED
+        return long and overloads and self._completed > 0 and self._rows.is_down_to(FEW_SUSPECTS - 1)
 
     def release(self, pending: Pending) -> None:
         """Note that a row is not on its way any more, and has no outcome."""

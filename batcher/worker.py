@@ -79,7 +79,6 @@ class Worker:
         self._slots = 0
         self._dispatched = 0
         self._lookahead = 0
-        self._all_read = False
         self._stopping: BatcherError | None = None
         #: why there is no room: for the journal, for a part
         self._disk_full: StorageError | None = None
@@ -151,7 +150,7 @@ class Worker:
 
     def _missing(self) -> str | None:
         """What rows to send are missing for, if they are: the input or the disk."""
-        if self._rows.ready or (self._all_read and self._rows.empty):
+        if self._rows.ready or (self._rows.all_read and self._rows.empty):
             return None
         return DISK if self._rows.leasing or self._rows.fresh else INPUT
 
@@ -231,10 +230,10 @@ class Worker:
             return False
         if self._stopping is not None:
             return not self._window.ready or self._leaves_parts()
-        if self._rows.empty and (self._all_read or self._window.full) and not self._settling.conclude(now):
+        if self._rows.empty and (self._rows.all_read or self._window.full) and not self._settling.conclude(now):
             asyncio.get_running_loop().call_soon(self._pump)  # for rows that it has put back
             return False
-        return self._all_read and self._rows.empty and self._window.at_rest
+        return self._rows.all_read and self._rows.empty and self._window.at_rest
 
     # -- a slot: send, settle, take the next
 
@@ -285,14 +284,14 @@ class Worker:
             self._over.set()
 
     def _wants_rows(self) -> bool:
-        if self._stopping is not None or self._disk_full is not None or self._all_read:
+        if self._stopping is not None or self._disk_full is not None or self._rows.all_read:
             return False
         if self._rows.fresh >= _FRESH_ROWS + self._limiter.limit or self._rows.fresh_bytes >= _FRESH_BYTES:
             return False
         return not (self._feed.opens_shard and self._window.full)
 
     async def _read(self) -> None:
-        while not self._all_read:
+        while not self._rows.all_read:
             while not self._wants_rows():
                 self._wants = anyio.Event()
                 await self._wants.wait()
@@ -302,7 +301,7 @@ class Worker:
                 self.stop(error)
                 return
             if feeding is None:
-                self._all_read = True
+                self._rows.all_read = True
             else:
                 self._rows.add(feeding.pending)
                 for outcome in feeding.failed:

@@ -27,6 +27,7 @@ from batcher.errors import (
     StorageError,
 )
 from batcher.records import Reply
+from batcher.settling import OVERLOADED_AT_THE_END_S
 from batcher.worker import Worker
 from tests.fakes import ScriptedClient, Work, begun, disconnected, good, outcome, refusal, work
 from tests.unit.test_worker import Held, make, outcomes, output
@@ -116,6 +117,30 @@ def test_a_short_outage_at_the_end(tmp_path: Path) -> None:
         with make(folder, 40, max_attempts=2) as run:
             assert work(run, client) is None
             assert sum(row["status"] == "failed" for row in output(run)) == failed
+
+
+def test_last_rows_that_the_endpoint_cannot_bear(tmp_path: Path) -> None:
+    """One row that gets nothing but 503 after all others succeeded fails in the end; an outage of minutes is no such.
+
+    Where it is more than two rows it is the endpoint: they are asked for as long as anybody waits.
+    """
+    asked_at_s: list[float] = []
+
+    def script(number: int, attempt: int, bad: int, outage_s: float) -> Reply:
+        if number < 40 - bad:
+            return good()
+        asked_at_s.append(asyncio.get_running_loop().time())
+        return refusal(503) if asked_at_s[-1] < asked_at_s[0] + outage_s else good()
+
+    for bad, outage_s, failed in ((1, 600.0, 0), (1, 1e9, 1), (2, 1e9, 2), (3, 1e9, 0)):
+        folder = tmp_path / f"{bad}-{outage_s}"
+        folder.mkdir()
+        asked_at_s.clear()
+        client = ScriptedClient(partial(script, bad=bad, outage_s=outage_s))
+        with make(folder, 40) as run:
+            assert work(run, client, most_readings=1_500) is None
+            assert run.rundir.totals().failed == failed
+        assert (asked_at_s[-1] - asked_at_s[0] < 2 * OVERLOADED_AT_THE_END_S) == (bad < 3)
 
 
 def test_a_run_that_loses_too_many_answers(tmp_path: Path) -> None:
