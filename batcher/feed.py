@@ -16,7 +16,7 @@ from batcher.prompt import Builder, PromptError
 from batcher.records import ApiError, Outcome, Row, Shard
 from batcher.rundir import RunDir
 from batcher.shard import OpenShard
-from batcher.source import Chunk, read
+from batcher.source import Chunk, GivenUp, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class Feed:
     """Reads the rows of `shards` forwards, once."""
 
     def __init__(self, plan: Plan, shards: Sequence[Shard], rundir: RunDir, builder: Builder) -> None:
-        self._chunks = read(plan.files, shards, plan.schema)
+        self._given_up = False
+        self._chunks = read(plan.files, shards, plan.schema, given_up=lambda: self._given_up)
         self._rundir = rundir
         self._builder = builder
         self._tried, self._spent = rundir.journal.attempts(), rundir.journal.spent()
@@ -46,6 +47,10 @@ class Feed:
         """The next chunk begins a shard, if there is a next chunk."""
         return self._shard is None or self._shard.fully_read
 
+    def give_up(self) -> None:
+        """Let a `next` that is under way on its thread come to an end soon; what it returns is of no use."""
+        self._given_up = True
+
     def next(self) -> Feeding | None:
         """Read the next chunk; None at the end of the last shard. Blocks on the disk.
 
@@ -53,7 +58,10 @@ class Feed:
             InputError: the input cannot be read any more.
             StorageError: the spool cannot be written.
         """
-        chunk = next(self._chunks, None)
+        try:
+            chunk = next(self._chunks, None)
+        except GivenUp:
+            return None
         if chunk is None:
             return None
         shard = self._shard if self._shard and not self._shard.fully_read else OpenShard(chunk.shard, self._rundir)

@@ -120,6 +120,7 @@ class Worker:
         if self._stopping is None:
             self._stopping = reason
             self._settling.stopping = True
+            self._feed.give_up()
             while self._rows.ready:
                 self._settling.release(self._rows.ready.popleft())
             self._pump()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -151,6 +151,10 @@ def _describe(path: Path) -> InputFile:
     return InputFile(path, kind, found.st_size, found.st_mtime_ns)
 
 
+class GivenUp(Exception):  # noqa: N818 - nothing is wrong
+    """Nobody wants any more what is being read."""
+
+
 class ByteStream:
     """The uncompressed bytes of a file, forwards."""
 
@@ -175,13 +179,18 @@ class ByteStream:
         self.position += len(data)
         return data
 
-    def move_to(self, position: int) -> None:
-        """Go to `position`; in a compressed file only forwards, at the price of decompressing what lies between."""
+    def move_to(self, position: int, given_up: Callable[[], bool] = lambda: False) -> None:
+        """Go to `position`; in a compressed file only forwards, at the price of decompressing what lies between.
+
+        Raises:
+            GivenUp: `given_up` said so on the way.
+        """
         if self.can_jump:
             with failures_name(self._path):
                 self.position = self._raw.seek(position)
         while self.position < position and self.read(min(_SKIP_BYTES, position - self.position)):
-            pass
+            if given_up():
+                raise GivenUp
 
     def close(self) -> None:
         """Give the file back."""

@@ -7,7 +7,7 @@ row groups with a wanted row are decoded. Everything here blocks on the disk: ca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -51,6 +51,7 @@ def read(
     *,
     max_rows: int = 256,
     max_bytes: int = 1 << 20,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> Iterator[Chunk]:
     """Yield the rows of `shards` (ascending) in chunks of at most `max_rows` rows and about `max_bytes` of input.
 
@@ -58,10 +59,11 @@ def read(
 
     Raises:
         InputError: a file cannot be read, or is not as it was when the plan was made.
+        GivenUp: `given_up` said so while rows were passed over, which may take minutes in a compressed file.
     """
     places = ((span.file, shard, span, row_index) for shard in shards for span, row_index in _spans(shard))
     for number, wanted in groupby(places, key=lambda place: place[0]):
-        with closing(_open(files[number], schema, max_rows, max_bytes)) as reader:
+        with closing(_open(files[number], schema, max_rows, max_bytes, given_up)) as reader:
             for _, shard, span, row_index in wanted:
                 for rows, carried in reader.read(span, row_index):
                     yield Chunk(shard, rows, carried)
@@ -75,18 +77,18 @@ def _spans(shard: Shard) -> Iterator[tuple[Span, int]]:
         row_index += span.rows
 
 
-def _open(file: InputFile, schema: pa.Schema, max_rows: int, max_bytes: int) -> _Reader:
+def _open(file: InputFile, schema: pa.Schema, max_rows: int, max_bytes: int, given_up: Callable[[], bool]) -> _Reader:
     if file.format == "parquet":
         return _ParquetReader(file, schema, max_rows, max_bytes)
-    return _JsonlReader(file, schema, max_rows, max_bytes)
+    return _JsonlReader(file, schema, max_rows, _Lines(ByteStream(file), max_bytes, given_up))
 
 
 class _JsonlReader:
-    def __init__(self, file: InputFile, schema: pa.Schema, max_rows: int, max_bytes: int) -> None:
+    def __init__(self, file: InputFile, schema: pa.Schema, max_rows: int, lines: _Lines) -> None:
         self._file = file
         self._schema = schema
         self._max_rows = max_rows
-        self._lines = _Lines(ByteStream(file), max_bytes)
+        self._lines = lines
 
     def read(self, span: Span, row_index: int) -> Iterator[tuple[list[Row], pa.RecordBatch]]:
         self._lines.move_to(span.start)
@@ -120,8 +122,8 @@ class _JsonlReader:
 class _Lines:
     """The lines of a stream, a few at a time, forwards."""
 
-    def __init__(self, stream: ByteStream, block_bytes: int) -> None:
-        self._stream = stream
+    def __init__(self, stream: ByteStream, block_bytes: int, given_up: Callable[[], bool]) -> None:
+        self._stream, self._given_up = stream, given_up
         self._block_bytes = max(1, block_bytes)
         self._held: list[bytes | TooLong] = []
         #: position among those held, and offset in the stream, of the next line
@@ -133,7 +135,7 @@ class _Lines:
         if offset == self._offset:
             return
         if self._stream.can_jump or offset >= self._stream.position:
-            self._stream.move_to(offset)
+            self._stream.move_to(offset, self._given_up)
             self._restart(offset)
         while self._offset < offset and self.take(1):
             pass

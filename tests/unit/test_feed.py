@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pyarrow as pa
 import pytest
 
@@ -55,6 +57,23 @@ def test_whether_the_next_chunk_opens_a_shard(tmp_path: Path) -> None:
             opens.append(feed.opens_shard)
             feed.next()
         assert opens == [True, False, True]
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_given_up_on_the_way_to_a_shard(tmp_path: Path, given_up: bool) -> None:
+    """Whoever gives up need not wait until a compressed file is read up to the first row that is wanted."""
+    lines = (orjson.dumps({"text": f"{number} {'x' * 1000}"}) + b"\n" for number in range(3000))
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(b"".join(lines), 1))
+    job = make_job(tmp_path, input={"path": "rows.jsonl.gz"}, output={"path": "out", "rows_per_part": 1000})
+    with begun(job) as run:
+        feed = Feed(run.plan, run.plan.shards[2:], run.rundir, builder_of(job))
+        if given_up:
+            feed.give_up()
+        feeding = feed.next()
+        assert (feeding is None) == given_up
+        if feeding is not None:
+            assert feeding.pending[0].row_index == 2000
+            feeding.shard.abandon()
 
 
 def test_rows_that_have_an_outcome(tmp_path: Path) -> None:
