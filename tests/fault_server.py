@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import orjson
@@ -32,6 +33,7 @@ from tests.harness import UNCLEAR, Ledger, answer_to
 
 JSON = ("Content-Type: application/json",)
 WAIT_S = 30.0
+_LOOK_S = 0.005
 
 
 class Over(Exception):  # noqa: N818 - it ends a connection; it is no error
@@ -129,6 +131,8 @@ class FaultServer:
         self.key: str | None = None
         #: seconds that a good answer takes
         self.latency_s = 0.01
+        #: good answers that may begin; those beyond are kept back until there may be more
+        self.most_answers: float = inf
         #: draws for how long a connection may be idle before the server closes it; None for ever
         self.idle_s: Callable[[], float] | None = None
         #: connections closed for being idle
@@ -137,6 +141,7 @@ class FaultServer:
         self.times: list[tuple[float, str]] = []
         #: requests being answered at the moment, and the most there were
         self.in_flight = self.most_in_flight = 0
+        self._begun = 0
         self._lock = threading.RLock()  # a plan may look at the figures
         self._ledger = Ledger()
         self._wire = WireServer(self._connection, context)
@@ -196,9 +201,15 @@ class FaultServer:
         try:
             if shape.usable:
                 await asyncio.sleep(self.latency_s)
+                await self._may_begin()
             await self._play(shape, exchange, question.digest)
         finally:
             self.in_flight -= 1
+
+    async def _may_begin(self) -> None:
+        while self._begun >= self.most_answers:
+            await asyncio.sleep(_LOOK_S)  # the test's thread sets it
+        self._begun += 1
 
     async def _next_request(self, peer: Peer) -> Request:
         if self.idle_s is None:

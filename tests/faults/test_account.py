@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -81,15 +82,17 @@ def test_a_key_that_is_exchanged(tmp_path: Path, new_key: str) -> None:
 def test_a_key_that_stays_wrong(tmp_path: Path) -> None:
     """A key that is refused from the middle on stops the run with 77 after three more requests; rows stay pending."""
     with fault_server() as server:
-        server.key = KEY
+        server.key, server.most_answers = KEY, 80
         made = trial(tmp_path, server, 200, program=SCALED)
         with made.start() as command:
-            until(command, lambda: server.answered >= 80)
-            server.key = OTHER_KEY
+            until(command, lambda: server.answered == 80 and server.in_flight == made.concurrency)
+            server.key, server.most_answers = OTHER_KEY, inf
             assert made.ended(command).returncode == 77
-        assert server.asked - server.answered <= made.concurrency + PROBES
+        refused = server.asked - server.answered
+        assert PROBES < refused <= made.concurrency + PROBES, "those that followed the last answers, and the probes"
         assert (summary(made.out)["completed"], summary(made.out)["failed"]) == (server.answered, 0)
         made.run(code=77)
-        assert server.asked - server.answered <= made.concurrency + PROBES + 1
+        again = server.asked - server.answered - refused
+        assert 1 <= again <= made.concurrency, "a run that has had answers does not begin with a single request"
         made.run(env={**BARE, "MY_KEY": OTHER_KEY})
         check(made)
