@@ -22,7 +22,7 @@ from typing import Any, Self
 BATCHER = str(Path(sys.executable).with_name("batcher"))
 #: what only the tests have installed, hidden: see the modules there
 _WITHOUT = str(Path(__file__).with_name("without"))
-#: none of the caller's environment, as under cron, but for what finds the interpreter and what only batcher's users have
+#: none of the caller's environment, as under cron, but for what finds the interpreter, and only what batcher needs
 BARE = {"PATH": "/usr/bin:/bin", "PYTHONPATH": _WITHOUT}
 
 _LOOK_S = 0.02

@@ -10,7 +10,7 @@ import pytest
 from tests.checker import check, summary
 from tests.command import BARE
 from tests.fault_server import FaultServer, Shape, always_good, fault_server, refusing
-from tests.scaled import SCALED
+from tests.scaled import SCALED, scaled
 from tests.trial import KEY, Trial, trial, until
 
 #: everything that means that there is no money left
@@ -26,6 +26,9 @@ ROWS_BETWEEN = 40
 OTHER_KEY = "sk-another-key-77c1d2"
 #: requests that find out whether a key is refused for good
 PROBES = 3
+#: that many, more often, while a key is exchanged
+MANY_PROBES = 60
+PATIENT = scaled(also=f"settling.INQUIRIES_S[settling.Doubt.PASSING] = (0.5,) * {MANY_PROBES}")
 
 
 def refused_after(server: FaultServer, rows: int, shape: Shape) -> None:
@@ -63,11 +66,13 @@ def test_a_key_that_is_exchanged(tmp_path: Path, new_key: str) -> None:
     path = tmp_path / "key"
     path.write_text(KEY)
     with fault_server() as server:
-        server.key, server.latency_s = KEY, 0.05
-        made = trial(tmp_path, server, 300, connection={"api_key_env": None, "api_key_file": str(path)}, program=SCALED)
+        server.key, server.most_answers = KEY, 80
+        made = trial(
+            tmp_path, server, 200, connection={"api_key_env": None, "api_key_file": str(path)}, program=PATIENT
+        )
         with made.start() as command:
-            until(command, lambda: server.answered >= 100)
-            server.key = OTHER_KEY
+            until(command, lambda: server.answered == 80 and server.in_flight == made.concurrency)
+            server.key, server.most_answers = OTHER_KEY, inf
             until(command, lambda: "key" in (summary(made.out)["why_waiting"] or ""))
             if new_key == "in the file":
                 path.write_text(OTHER_KEY)
@@ -76,7 +81,7 @@ def test_a_key_that_is_exchanged(tmp_path: Path, new_key: str) -> None:
             made.ended(command)
         check(made)
         assert summary(made.out)["ambiguous"] == 0
-        assert server.asked <= len(made.texts) + made.concurrency + PROBES
+        assert server.asked <= len(made.texts) + made.concurrency + MANY_PROBES
 
 
 def test_a_key_that_stays_wrong(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from tests.harness import (
 from tests.simulator_client import counts, wait_until
 
 CONCURRENCY = 8
-MOST_CUTS = 4
+MOST_CUTS = 3
 ROWS_PER_PART = 20
 
 RECORDING = """
