@@ -20,8 +20,10 @@ from typing import Any, Self
 
 #: the command as installed beside the interpreter that runs the tests
 BATCHER = str(Path(sys.executable).with_name("batcher"))
-#: none of the caller's environment, as under cron, but for what finds the interpreter
-BARE = {"PATH": "/usr/bin:/bin"}
+#: what only the tests have installed, hidden: see the modules there
+_WITHOUT = str(Path(__file__).with_name("without"))
+#: none of the caller's environment, as under cron, but for what finds the interpreter, and only what batcher needs
+BARE = {"PATH": "/usr/bin:/bin", "PYTHONPATH": _WITHOUT}
 
 _LOOK_S = 0.02
 

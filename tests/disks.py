@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+#: pyarrow's threads close a part a moment after it was read; a process that is left uses a disk for longer
+_STILL_USED_S = 5.0
 
 
 def _mount(*arguments: str) -> None:
@@ -17,8 +21,11 @@ def _mount(*arguments: str) -> None:
 
 
 def _unmount(place: Path) -> None:
-    done = subprocess.run(["umount", str(place)], check=False, capture_output=True, text=True)
-    if done.returncode:
+    deadline = time.monotonic() + _STILL_USED_S
+    while (done := subprocess.run(["umount", str(place)], check=False, capture_output=True, text=True)).returncode:
+        if time.monotonic() < deadline:
+            time.sleep(0.05)
+            continue
         subprocess.run(["umount", "--lazy", str(place)], check=True)  # nothing is left behind, whoever still uses it
         pytest.fail(f"a process outlived its test: {done.stderr.strip()}")
 

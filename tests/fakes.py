@@ -189,25 +189,29 @@ class ScriptedClient:
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps to the next timer instead of waiting for it."""
+    """An event loop whose clock stands still but for jumping to the next timer when nothing else can happen.
 
-    def __init__(self) -> None:
+    `busy` says that a thread has something to do for the loop: that takes no time, however long it takes.
+    """
+
+    def __init__(self, busy: Callable[[], bool] = lambda: False) -> None:
         loop = self
-        self.skipped_s = 0.0
+        self.now_s = 1_000.0
 
         class Selector(selectors.DefaultSelector):
             def select(self, timeout: float | None = None) -> Any:
                 if timeout is None or timeout <= 0:
                     return super().select(timeout)
-                events = super().select(min(timeout, 0.001))
+                while not (events := super().select(0.001)) and busy():
+                    pass
                 if not events:
-                    loop.skipped_s += timeout
+                    loop.now_s += timeout
                 return events
 
         super().__init__(Selector())
 
     def time(self) -> float:
-        return super().time() + self.skipped_s
+        return self.now_s
 
 
 class Impatient(Random):
@@ -234,7 +238,14 @@ class Work:
 
     def __call__(self) -> BatcherError | None:
         """Work on a loop that skips all waiting; return why it stopped."""
-        return anyio.run(self._work, backend_options={"loop_factory": SkippingLoop})
+        return anyio.run(self._work, backend_options={"loop_factory": lambda: SkippingLoop(self._threads_work)})
+
+    def _threads_work(self) -> bool:
+        """Whether the journal commits, a part is written or rows are read."""
+        worker = self._worker
+        if worker is None or worker._disk_full or worker._stopping:
+            return False
+        return bool(worker._rows.leasing or worker._window.uncommitted or worker._writing or worker._wants_rows())
 
     async def _work(self) -> BatcherError | None:
         job, plan, rundir = self.run.job, self.run.plan, self.run.rundir

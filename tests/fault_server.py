@@ -16,10 +16,13 @@ import asyncio
 import contextlib
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
+from math import inf
 from typing import Any
 
 import orjson
@@ -32,10 +35,22 @@ from tests.harness import UNCLEAR, Ledger, answer_to
 
 JSON = ("Content-Type: application/json",)
 WAIT_S = 30.0
+_LOOK_S = 0.005
 
 
 class Over(Exception):  # noqa: N818 - it ends a connection; it is no error
     """The shape has ended the connection, or wants it ended."""
+
+
+class Ending(Enum):
+    """How a server ends a connection that it takes to be idle."""
+
+    #: at once, so that the client may notice before it uses the connection again
+    IDLE = "idle"
+    #: just when the next request is on its way: what was sent is not answered
+    CROSSING = "crossing"
+    #: the same, with a reset
+    RESET = "reset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +144,17 @@ class FaultServer:
         self.key: str | None = None
         #: seconds that a good answer takes
         self.latency_s = 0.01
-        #: draws for how long a connection may be idle before the server closes it; None for ever
-        self.idle_s: Callable[[], float] | None = None
-        #: connections closed for being idle
-        self.closed_idle = 0
+        #: good answers that may begin; those beyond are kept back until there may be more
+        self.most_answers: float = inf
+        #: chooses how a connection ends that has had an answer; None goes on
+        self.ending: Callable[[], Ending | None] = lambda: None
+        #: connections that ended so
+        self.ended: Counter[Ending] = Counter()
         #: (loop time, prompt) of every request in the order of arrival
         self.times: list[tuple[float, str]] = []
         #: requests being answered at the moment, and the most there were
         self.in_flight = self.most_in_flight = 0
+        self._begun = 0
         self._lock = threading.RLock()  # a plan may look at the figures
         self._ledger = Ledger()
         self._wire = WireServer(self._connection, context)
@@ -179,11 +197,12 @@ class FaultServer:
 
     async def _connection(self, peer: Peer) -> None:
         with contextlib.suppress(Over):
+            request = await peer.request()
             while True:
-                await self._exchange(peer)
+                await self._exchange(peer, request)
+                request = await self._next_request(peer)
 
-    async def _exchange(self, peer: Peer) -> None:
-        request = await self._next_request(peer)
+    async def _exchange(self, peer: Peer, request: Request) -> None:
         if request.line.startswith("GET "):  # somebody looks whether there is a page of figures
             await peer.send(refusal_of(404))
             return
@@ -196,18 +215,27 @@ class FaultServer:
         try:
             if shape.usable:
                 await asyncio.sleep(self.latency_s)
+                await self._may_begin()
             await self._play(shape, exchange, question.digest)
         finally:
             self.in_flight -= 1
 
+    async def _may_begin(self) -> None:
+        while self._begun >= self.most_answers:  # noqa: ASYNC110 - the test's thread sets it
+            await asyncio.sleep(_LOOK_S)
+        self._begun += 1
+
     async def _next_request(self, peer: Peer) -> Request:
-        if self.idle_s is None:
-            return await peer.request()
-        try:
-            return await asyncio.wait_for(peer.request(), self.idle_s())
-        except TimeoutError:
-            self.closed_idle += 1
-            raise Over from None
+        """Read the next one on a connection, unless that ends instead."""
+        ending = self.ending()
+        if ending is not Ending.IDLE:
+            request = await peer.request()
+            if ending is None:
+                return request
+        if ending is Ending.RESET:
+            peer.reset()
+        self.ended[ending] += 1
+        raise Over
 
     async def _play(self, shape: Shape, exchange: Exchange, digest: str) -> None:
         try:

@@ -40,9 +40,9 @@ settling.INQUIRIES_S = {{doubt: tuple(s / {FACTOR} for s in waits) for doubt, wa
 _SUMMARY = {"batcher.engines.local._SUMMARY_S": 0.2}
 
 
-def scaled(constants: dict[str, Any] | None = None) -> list[str]:
-    """The scaled command with further constants replaced."""
-    return patched(_SUMMARY | (constants or {}), scale=dict.fromkeys(_WAITS, 1 / FACTOR), also=_INQUIRIES)
+def scaled(constants: dict[str, Any] | None = None, *, also: str = "") -> list[str]:
+    """The scaled command with further constants replaced; `also` is Python for what that cannot say."""
+    return patched(_SUMMARY | (constants or {}), scale=dict.fromkeys(_WAITS, 1 / FACTOR), also=_INQUIRIES + also)
 
 
 SCALED = scaled()

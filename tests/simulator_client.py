@@ -18,7 +18,7 @@ PROMPT = "Why was I billed twice for the blue kettle?"
 CHAT = {"model": "m", "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": PROMPT}]}
 FORM = {"model": "m", "system_prompt": "Be kind.", "prompt": PROMPT}
 PATH = "/v1/chat/completions"
-WAIT_S = 30
+WAIT_S = 60
 
 
 def call(

@@ -131,11 +131,9 @@ def loaded(outputs: Outputs, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     lines = ["import json", "from datasets import load_dataset"]
     lines += [f"print(json.dumps([{name!r}, list({code})], default=str))" for name, code in LOADED.items()]
     home = str(tmp_path_factory.mktemp("home"))
-    offline = {"HF_HOME": home, "HOME": home, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    offline = {"PATH": BARE["PATH"], "HF_HOME": home, "HOME": home, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     command = [sys.executable, "-c", "\n".join(lines)]
-    end = subprocess.run(
-        command, env={**BARE, **offline}, cwd=outputs.out.parent, capture_output=True, check=False, timeout=100
-    )
+    end = subprocess.run(command, env=offline, cwd=outputs.out.parent, capture_output=True, check=False, timeout=100)
     assert end.returncode == 0, end.stderr.decode()
     return dict(map(orjson.loads, end.stdout.splitlines()))
 

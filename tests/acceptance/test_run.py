@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import time
+from math import inf
 from pathlib import Path
 
 import duckdb
@@ -14,6 +15,7 @@ import pytest
 
 from batcher.simulator import SimulatorOptions
 from batcher.simulator import start as start_simulator
+from tests.fault_server import fault_server
 from tests.harness import (
     BARE,
     BATCHER,
@@ -253,10 +255,9 @@ def test_help(arguments: tuple[str, ...]) -> None:
 def test_second_run_on_the_same_folder(tmp_path: Path) -> None:
     """While a run works, another one on its folder exits 75, names the first one's pid and sends nothing."""
     texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(20)))
-    script = write_script(tmp_path / "script.yaml", {"every": 1, "answers": [{"delay_s": 2}]})
-    options = SimulatorOptions(latency_s=0, script=script, ledger=tmp_path / "ledger.jsonl")
-    with start_simulator(options) as simulator:
-        job = write_job(tmp_path, simulator.base_url)
+    with fault_server() as server:
+        server.most_answers = 0
+        job = write_job(tmp_path, server.base_url)
         first = start("run", str(job), "-q")
         wait_for(tmp_path / "out" / ".batcher" / "summary.json")
         second = batcher("run", str(job))
@@ -264,9 +265,10 @@ def test_second_run_on_the_same_folder(tmp_path: Path) -> None:
         assert second.returncode == 75
         assert f"pid {first.pid}" in second.stderr.splitlines()[0]
         assert second.stdout == ""
+        server.most_answers = inf
         assert kill_nothing(first) == 0
     check_output(tmp_path / "out", texts)
-    assert set(Ledger.read(tmp_path / "ledger.jsonl").asked.values()) == {1}
+    assert set(server.ledger().asked.values()) == {1}
 
 
 def kill_nothing(process: subprocess.Popen[str]) -> int:

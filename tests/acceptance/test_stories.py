@@ -413,11 +413,11 @@ def test_lm_eval_2795_and_pixeltable_1062_no_clock_runs_while_a_row_waits_its_tu
     texts = write_rows(tmp_path / "rows.jsonl", (f"row {n}" for n in range(6)))
 
     def slow(request: Request) -> Answer:
-        time.sleep(0.25)
+        time.sleep(0.4)
         return completion(id=f"chatcmpl-{digest(request.prompt)}")
 
     with recording(slow) as server:
-        endpoint = {"base_url": server.base_url, "timeouts": {"connect_s": 1, "first_byte_s": 1, "total_s": 1}}
+        endpoint = {"base_url": server.base_url, "timeouts": {"connect_s": 2, "first_byte_s": 2, "total_s": 2}}
         end = batcher("run", str(write_job(tmp_path, "", endpoint=endpoint, limits={"concurrency": 1})))
     assert end.returncode == 0, end.stderr
     check_output(tmp_path / "out", texts)

@@ -42,10 +42,10 @@ def killed_at_random(folder: Path, seed: int, kills: int) -> None:
         assert sum(simulator.ledger().asked.values()) - len(made.texts) <= unsure_of(made)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_at_random(tmp_path: Path, seed: int) -> None:
     """However often it is killed: one output row per input row, and only rows in flight are asked twice."""
-    killed_at_random(tmp_path, seed, kills=6)
+    killed_at_random(tmp_path, seed, kills=5)
 
 
 @pytest.mark.soak
@@ -89,7 +89,7 @@ def test_killed_at_durable_steps(tmp_path: Path, call: str) -> None:
     """Killed at the 1st, 2nd, 3rd ... call of a kind that makes something durable, the next run carries on."""
     with fault_server() as server:
         made = trial(tmp_path, server, 400, concurrency=CONCURRENCY, rows_per_part=10)
-        for number in (*range(1, 7), 9, 13, 19, 28, 42):
+        for number in (1, 2, 3, 5, 9, 19):
             if not killed_at(made, call, number):
                 break
         made.run()

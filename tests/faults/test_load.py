@@ -80,7 +80,7 @@ def test_a_wait_of_a_day(tmp_path: Path) -> None:
         made = trial(tmp_path, server, 100, limits=limits, program=rarely)
         refused = made.texts[40]
         server.plan = lambda prompt, attempt: refusing(429, None, "Retry-After: 864") if prompt == refused else None
-        ended = made.run(code=69, most_s=10)
+        ended = made.run(code=69)
         assert "max_outage_s" in ended.stderr
         assert server.asked <= 41 + 2 * CONCURRENCY
         server.plan = always_good

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -28,16 +29,18 @@ CONCURRENCY = 16
 def test_first_signal_finishes_what_is_in_flight(tmp_path: Path, signum: int, code: int) -> None:
     """After one signal the answers in flight are awaited and kept, and the next run asks none of them again."""
     with fault_server() as server:
-        server.latency_s = 0.15
-        made = trial(tmp_path, server, 300, concurrency=CONCURRENCY)
+        server.most_answers = 40
+        made = trial(tmp_path, server, 100, concurrency=CONCURRENCY)
         with made.start() as command:
-            until(command, lambda: server.answered >= 40 and server.in_flight >= 8)
+            until(command, lambda: server.answered == 40 and server.in_flight == CONCURRENCY)
             command.signal(signum)
+            until(command, lambda: "stopping: finishing" in command.stderr)
+            server.most_answers = inf
             ended = made.ended(command)
         assert ended.returncode == code, ended.stderr
         assert f"carry on with: {BATCHER} run {made.job}" in ended.stderr
         now = summary(made.out)
-        assert 40 <= server.answered < 300
+        assert server.answered == 40 + CONCURRENCY
         assert (now["completed"], now["state"], now["ambiguous"]) == (server.answered, "stopped", 0)
         made.run()
         check(made)
@@ -139,11 +142,12 @@ def test_report_cut_off_by_head(tmp_path: Path) -> None:
 def test_stopped_and_continued(tmp_path: Path) -> None:
     """A run that was frozen (SIGSTOP) and continued asks no row twice."""
     with fault_server() as server:
-        server.latency_s = 0.05
-        made = trial(tmp_path, server, 200)
+        server.most_answers = 20
+        made = trial(tmp_path, server, 100, concurrency=CONCURRENCY)
         with made.start() as command:
-            until(command, lambda: server.answered >= 20)
+            until(command, lambda: server.in_flight == CONCURRENCY)
             command.signal(signal.SIGSTOP)
+            server.most_answers = inf
             wait_until(lambda: server.in_flight == 0)
             time.sleep(0.5)  # frozen for a while: nothing is waited for, so there is nothing to poll
             command.signal(signal.SIGCONT)
@@ -155,10 +159,11 @@ def test_stopped_and_continued(tmp_path: Path) -> None:
 def test_a_hangup_that_was_to_be_ignored(tmp_path: Path) -> None:
     """Under nohup a hangup stops nothing."""
     with fault_server() as server:
-        server.latency_s = 0.05
-        made = trial(tmp_path, server, 200, program=["nohup", BATCHER])
+        server.most_answers = 20
+        made = trial(tmp_path, server, 100, program=["nohup", BATCHER])
         with made.start() as command:
-            until(command, lambda: server.answered >= 20)
+            until(command, lambda: server.answered == 20)
             os.kill(command.pid, signal.SIGHUP)
+            server.most_answers = inf
             made.ended(command)
         check(made)

@@ -17,7 +17,7 @@ from tests.harness import batcher, check_output, kill, start, write_job, write_r
 from tests.simulator_client import counts, wait_until
 
 ROWS = 400
-SEEDS = range(8)
+SEEDS = range(4)
 
 
 class Killed:

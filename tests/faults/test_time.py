@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import datetime
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from tests.checker import check, summary
 from tests.command import BARE
 from tests.fault_server import fault_server, refusing
-from tests.trial import KEY, trial, until
+from tests.scaled import SCALED
+from tests.trial import KEY, Trial, trial, until
 
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 DAY_S = 86_400
@@ -21,17 +24,23 @@ CONCURRENCY = 16
 def test_frozen_for_longer_than_a_request_may_take(tmp_path: Path) -> None:
     """After SIGSTOP and SIGCONT no more is asked again than was in flight, though every deadline has passed."""
     with fault_server() as server:
-        server.latency_s = 0.2
-        timeouts = {"connect_s": 1, "first_byte_s": 1.0, "total_s": 1.0}
-        made = trial(tmp_path, server, 200, concurrency=CONCURRENCY, connection={"timeouts": timeouts})
+        server.most_answers = 40
+        timeouts = {"connect_s": 1, "first_byte_s": 2.0, "total_s": 2.0}
+        made = trial(tmp_path, server, 100, concurrency=CONCURRENCY, connection={"timeouts": timeouts})
         with made.start() as command:
-            until(command, lambda: server.answered >= 40 and server.in_flight >= CONCURRENCY // 2)
+            until(command, lambda: server.answered == 40 and server.in_flight == CONCURRENCY)
             command.signal(signal.SIGSTOP)
-            time.sleep(2)  # twice the time that a request may take
+            server.most_answers = inf
+            time.sleep(2.5)  # longer than a request may take
             command.signal(signal.SIGCONT)
             made.ended(command)
         check(made, doubtful=CONCURRENCY)
         assert server.asked <= len(made.texts) + CONCURRENCY
+
+
+def clock_of(made: Trial) -> float:
+    """What the run's clock said a moment ago, in seconds since 1970."""
+    return datetime.fromisoformat(summary(made.out)["updated_at"]).timestamp()
 
 
 @pytest.mark.skipif(not FAKETIME, reason="needs libfaketime to set a process's clock")
@@ -48,14 +57,16 @@ def test_the_clock_is_set_by_a_day(tmp_path: Path) -> None:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     with fault_server() as server:
-        server.latency_s = 0.2
-        made = trial(tmp_path, server, 400, concurrency=CONCURRENCY)
+        made = trial(tmp_path, server, 200, concurrency=CONCURRENCY, program=SCALED)
         refused = set(made.texts[40::16])
         server.plan = lambda prompt, attempt: refusing(500) if prompt in refused and attempt == 0 else None
         with made.start("-v", env=env) as command:
-            for answered, jump_s in ((20, DAY_S), (200, -DAY_S)):
-                until(command, lambda enough=answered: server.answered >= enough)
+            for answered, jump_s in ((20, DAY_S), (100, -DAY_S)):
+                server.most_answers = answered
+                until(command, lambda enough=answered: server.answered == enough)
                 clock.write_text(f"{jump_s:+d}s")
+                until(command, lambda jumped_s=jump_s: abs(clock_of(made) - time.time() - jumped_s) < DAY_S / 2)
+            server.most_answers = inf
             made.ended(command, most_s=30)
         rows = check(made)
         assert summary(made.out)["ambiguous"] == len(refused)

@@ -1,6 +1,6 @@
 """Thousands of small schedules against the core, and a way to repeat one: `SEED=123 pytest tests/simulation -k replay`.
 
-`SCHEDULES` sets how many are played; ordinarily 3,000, in about a minute.
+`SCHEDULES` sets how many are played; ordinarily 2,000, in less than a minute.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tests.simulation.virtual_loop import StuckError, VirtualLoop
 from tests.simulation.world import play
 
 _BLOCK = 100
-_SCHEDULES = int(os.environ.get("SCHEDULES", "3000"))
+_SCHEDULES = int(os.environ.get("SCHEDULES", "2000"))
 _SEED = os.environ.get("SEED")
 
 

@@ -20,7 +20,7 @@ from tests.server_models import (
     simulate,
 )
 
-SEEDS = pytest.mark.parametrize("seed", [1, 2, 3])
+SEEDS = pytest.mark.parametrize("seed", [1, 2])
 #: after this time the limit has been found, or found again
 SETTLED_S = 300.0
 
@@ -105,7 +105,7 @@ def test_a_real_limit_is_found_beside_stray_refusals(share: float, seed: int) ->
     assert run.refused_share(SETTLED_S) <= share + 0.05
 
 
-@pytest.mark.parametrize("seed", range(1, 9))
+@pytest.mark.parametrize("seed", range(1, 5))
 @pytest.mark.parametrize("burst_s", [10.0, 60.0])
 def test_a_small_quota_is_not_taken_for_chance(burst_s: float, seed: int) -> None:
     """Half a million tokens a minute, counted over seconds or a minute: refusals that last a while have a cause."""

@@ -88,7 +88,7 @@ def test_two_errors_and_then_an_answer(tmp_path: Path) -> None:
 
 def test_a_row_that_is_out_of_attempts(tmp_path: Path) -> None:
     """After `max_attempts` failures a row fails with the last error."""
-    with make(tmp_path, 6, max_attempts=3) as run:
+    with make(tmp_path, 30, max_attempts=3) as run:  # others are asked after it, and answered
         client = ScriptedClient(lambda number, attempt: refusal(500, "boom") if number == 2 else good())
         assert work(run, client) is None
         row = output(run)[2]
@@ -98,7 +98,7 @@ def test_a_row_that_is_out_of_attempts(tmp_path: Path) -> None:
 
 def test_an_error_with_a_tighter_bound(tmp_path: Path) -> None:
     """A code that may be retried twice fails the row at the third time, whatever `max_attempts` says."""
-    with make(tmp_path, 6) as run:
+    with make(tmp_path, 30) as run:
         client = ScriptedClient(lambda number, attempt: Reply(200, {}, b"<html>") if number == 2 else good())
         assert work(run, client) is None
         assert output(run)[2]["status"] == "failed"
