@@ -41,7 +41,7 @@ from batcher.measured import Measured
 from batcher.part import PartFormat, check_part, measure_part
 from batcher.plan import Plan
 from batcher.progress import Figures
-from batcher.records import Report, Shard, Totals
+from batcher.records import Shard, Standing, Totals
 
 T = TypeVar("T")
 
@@ -175,12 +175,12 @@ class RunDir:
             totals.add(part.totals)
         return totals
 
-    def report(self, plan: Plan) -> Report:
+    def report(self, plan: Plan) -> Standing:
         """Return what the parts hold."""
         self._parts = self.journal.parts()
         totals = self.totals()
         measured = self.measured() if totals.rows < plan.rows else None
-        return Report(str(self.path), plan.rows, totals, len(self._parts), measured)
+        return Standing(str(self.path), plan.rows, totals, len(self._parts), measured)
 
     def measured(self) -> Measured:
         """Return what the completed rows used, of the published ones those of some parts."""

@@ -20,7 +20,7 @@ from batcher.cli.talk import log_to_stderr, problems, say, visible, visible_json
 from batcher.cli.wanted import Wanted
 from batcher.errors import AccountError, BatcherError, BudgetError
 from batcher.progress import Figures, Progress
-from batcher.records import Report
+from batcher.records import Standing
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class Last:
         self._watcher.finished(figures)
 
 
-def as_values(report: Report) -> dict[str, Any]:
+def as_values(report: Standing) -> dict[str, Any]:
     """The report as JSON values; a cost that is not known is null, one that is too low comes with `unpriced`."""
     totals = {**asdict(report.totals), "cost_usd": report.totals.known_cost_usd}
     values = {"path": report.path, "rows": report.rows, "totals": totals, "parts": report.parts}
@@ -107,7 +107,7 @@ def as_values(report: Report) -> dict[str, Any]:
     return {**values, "complete": report.complete}
 
 
-def render_report(report: Report) -> str:
+def render_report(report: Standing) -> str:
     """The closing lines: counts, where the output is, and a query that runs as it stands."""
     totals, place = report.totals, shown(report.path)
     lines = [
