@@ -3,6 +3,7 @@
     OUT/
       part-00000.parquet ...         finished shards; the only visible files
       .batcher/                      mode 0700; no name in here ends in .parquet, so no reader takes it for data
+        rows.jsonl, rows.pq          the rows that a program gave, if it did (see given)
         manifest.json                what determines the result, and the plan; written once
         lock                         see lock
         timeline.jsonl               figures over time (see timeline)

@@ -172,7 +172,7 @@ class Input(_Section):
     """The rows."""
 
     path: Patterns = Field(
-        description="A file, folder or glob, or a list of them: .jsonl, .ndjson (+ .gz, .zst), .parquet."
+        description="A file, folder or glob, or a list of them: .jsonl, .ndjson (+ .gz, .zst), .parquet, .pq."
     )
     id: str | None = Field(default=None, min_length=1, description="Column that identifies a row; default: its number.")
     on_bad_row: Literal["fail", "stop"] = Field(
