@@ -138,15 +138,13 @@ def test_the_command_is_repeated_as_it_was_given() -> None:
 
 def test_where_no_key_was_sent_the_usual_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused account without a key: the provider's own variable, or one that is set; nothing where one was named."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setenv("DEEPSEEK_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("DEEPSEEK_API_KEY", raising=False)
 
     def hint(**options: Any) -> str | None:
         asked = wanted(**{"model": "deepseek-v4-flash", **options})
         return asked.key_hint(asked.load())
 
-    assert hint() == "no key was sent; to send one: --api-key-env DEEPSEEK_API_KEY"
-    assert hint(model="gpt", base_url="https://api.openai.com/v1") == (
-        "no key was sent; to send one: --api-key-env OPENAI_API_KEY"
-    )
+    assert hint() == "no key was sent; to send one: --api-key-env OPENAI_API_KEY"
+    assert hint(base_url="https://api.deepseek.com") == "no key was sent; to send one: --api-key-env DEEPSEEK_API_KEY"
     assert hint(api_key_env="K") is None
