@@ -74,30 +74,30 @@ def test_signals_reach_it(beside: bool) -> None:
 
 
 def test_what_is_raised_while_waiting_stops_it() -> None:
-    """An alarm of the program's own that raises is a Ctrl-C for the run, which ends before the error goes on."""
+    """A handler of the program's own that raises is a Ctrl-C for the run, which ends before the error goes on."""
     ended = threading.Event()
 
     async def until_stopped() -> None:
         async with received_signals() as signals:
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            os.kill(os.getpid(), signal.SIGUSR1)
             async for signum in signals:
                 assert signum == signal.SIGINT
                 ended.set()
                 return
 
-    def alarm(*_: object) -> None:
-        raise TimeoutError("alarm")
+    def handler(*_: object) -> None:
+        raise LookupError("theirs")
 
     async def main() -> None:
-        with pytest.raises(TimeoutError, match="alarm"):
+        with pytest.raises(LookupError, match="theirs"):
             run_loop(until_stopped)
         assert ended.is_set()
 
-    before = signal.signal(signal.SIGALRM, alarm)
+    before = signal.signal(signal.SIGUSR1, handler)
     try:
         asyncio.run(main())
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_a_thread_that_nobody_hands_signals_to_gets_none() -> None:
