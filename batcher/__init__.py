@@ -3,12 +3,19 @@
     from batcher import load_job, run
 
     report = run(load_job("jobs/quickstart.yaml"))
+    report.to_pandas()
+
+Rows may come from the program, and a job from a mapping with the keys of a job file:
+
+    job = load_job({"model": "deepseek-v4-flash", "endpoint": {...}, "prompt": "{{ text }}", "output": {"path": "out"}})
+    report = run(job, frame)            # a DataFrame or another table, or any iterable of dicts
 
 Names are resolved on first use, since the machinery behind them takes a while to import.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +33,11 @@ from batcher.errors import (
     StorageError,
 )
 from batcher.progress import Figures, Progress
-from batcher.records import Report
 
 if TYPE_CHECKING:
+    from batcher.given import Rows
     from batcher.job import Job, load_job
+    from batcher.results import Report
 
 __all__ = [
     "AccountError",
@@ -46,32 +54,54 @@ __all__ = [
     "Progress",
     "Report",
     "ResumeError",
+    "Rows",
     "StorageError",
     "load_job",
     "run",
 ]
 
 
-def run(job: Job, *, progress: Progress | None = None, limit: int | None = None, spread: bool = False) -> Report:
+def run(
+    job: Job,
+    rows: Rows | None = None,
+    *,
+    progress: Progress | Callable[[Figures], object] | None = None,
+    limit: int | None = None,
+    spread: bool = False,
+) -> Report:
     """Ask every row of `job` that has no outcome yet, and return what the output folder holds then.
 
-    Interrupted in any way, the same call carries on; when everything is done, it returns at once. `progress` is told
-    how it goes. With a `limit` so many rows are asked, the first ones or, with `spread`, rows from all over the input.
-    Call it where no event loop runs.
+    Interrupted in any way, the same call carries on; when everything is done, it returns at once. With a `limit` so
+    many rows are asked, the first ones or, with `spread`, rows from all over the input.
+
+    `rows` take the place of the job's `input.path`: a table of any library that speaks Arrow (pyarrow, pandas, polars),
+    whose types the output keeps, or an iterable of mappings from column names to JSON values, read once and never held
+    as a whole. They are written into the output folder first; a later call may leave them out, and is refused if it
+    brings others.
+
+    `progress` is a function that is called a few times a second with a copy of the figures, or a `Progress`. It should
+    return at once and may be called in another thread; if it raises, the run goes on without it.
+
+    It works inside a running event loop as well, as in a notebook, and blocks it; `await asyncio.to_thread(run, job)`
+    does not. The first Ctrl-C (in the main thread) stops asking and waits for the requests in flight, the second does
+    not wait.
 
     Raises:
-        BatcherError: why it stopped; each subclass has its exit code. What was received is saved.
+        BatcherError: why it stopped, `Interrupted` for a signal; each subclass has its exit code. What was received is
+            saved.
     """
     module = import_module("batcher.run")
     globals()["run"] = _run  # the import put the module of the same name in the function's place
-    report: Report = module.run(job, progress=progress, limit=limit, spread=spread)
+    report: Report = module.run(job, rows, progress=progress, limit=limit, spread=spread)
     return report
 
 
 _run = run
 
+_HOMES = {"Job": "batcher.job", "load_job": "batcher.job", "Report": "batcher.results", "Rows": "batcher.given"}
+
 
 def __getattr__(name: str) -> Any:
-    if name in ("Job", "load_job"):
-        return getattr(import_module("batcher.job"), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'batcher' has no attribute {name!r}")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ParamSpec, Protocol
+from dataclasses import dataclass, replace
+from typing import ParamSpec, Protocol, runtime_checkable
 
 P = ParamSpec("P")
 
@@ -57,6 +57,7 @@ class Figures:
             self.cost_usd = (self.cost_usd or 0.0) + cost_usd
 
 
+@runtime_checkable
 class Progress(Protocol):
     """A watcher of one run. Its methods should return at once; one that raises is not told anything more."""
 
@@ -80,6 +81,30 @@ class Silent:
     def updated(self, figures: Figures) -> None: ...
     def note(self, message: str) -> None: ...
     def finished(self, figures: Figures) -> None: ...
+
+
+class Told:
+    """A `Progress` that calls a function with the figures, a copy each time, and logs the rest."""
+
+    def __init__(self, tell: Callable[[Figures], object]) -> None:
+        self._tell = tell
+
+    def started(self, figures: Figures) -> None:
+        """See `Progress`."""
+        self._tell(replace(figures))
+
+    updated = finished = started
+
+    def note(self, message: str) -> None:
+        """See `Progress`."""
+        _log.info("%s", message)
+
+
+def watcher_of(progress: Progress | Callable[[Figures], object] | None) -> Progress:
+    """The watcher that a caller means: one of his own, a function that is called with the figures, or none."""
+    if progress is None:
+        return Silent()
+    return progress if isinstance(progress, Progress) else Told(progress)
 
 
 class Shielded:

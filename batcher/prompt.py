@@ -49,6 +49,8 @@ class Builder:
         self._format = job.endpoint.request_format
         self._form = self._format == "form"
         self._model = job.model
+        #: what a batch line's body holds beside parameters
+        self._beside = {"messages", "prompt", "system_prompt", *(() if job.input.own_model else ("model",))}
         self._parameters = {key: value for key, value in job.parameters.items() if key != "extra"}
         self._extra: dict[str, Any] = dict(job.parameters.get("extra", {}))
         self._own = frozenset(parameter.name for parameter in schema.parameters) - {"system_prompt", "prompt"}
@@ -157,7 +159,7 @@ class Builder:
             raise PromptError("body is not a mapping")
         if url is not None and not str(url).endswith(_BATCH_URL_END):
             raise PromptError(f"only batch lines for a url ending in {_BATCH_URL_END} can be asked")
-        own = {key: value for key, value in body.items() if key not in ("messages", "prompt", "system_prompt")}
+        own = {key: value for key, value in body.items() if key not in self._beside}
         if "messages" in body:
             return self._ask_messages(body["messages"], body, own)
         if "prompt" not in body:

@@ -286,8 +286,8 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What the run folder holds now, read from its parts."""
+class Standing:
+    """What a run folder holds, by its parts."""
 
     #: the output folder
     path: str

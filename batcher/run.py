@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 from batcher.catalogue import load_catalogue
 from batcher.engines import load_engine
 from batcher.errors import BatcherError, InputError
 from batcher.estimate import LARGE_BYTES, Estimate, estimate
-from batcher.job import Job, read_key
+from batcher.given import Rows, kept, kept_before
+from batcher.job import Job, read_key, with_input
 from batcher.plan import Plan, files_unchanged, make_plan
 from batcher.pricing import prices_of
-from batcher.progress import Progress, Shielded, Silent
+from batcher.progress import Figures, Progress, Shielded, watcher_of
 from batcher.prompt import Builder
-from batcher.records import Report, Shard
+from batcher.records import Shard
+from batcher.results import Report
 from batcher.rundir import RunDir, done_rows, figures_of, planned, refuse_other_job
 from batcher.selection import first_rows, spread_rows
 from batcher.source import find_files
 
 
-def run(job: Job, *, progress: Progress | None = None, limit: int | None = None, spread: bool = False) -> Report:
+def run(
+    job: Job,
+    rows: Rows | None = None,
+    *,
+    progress: Progress | Callable[[Figures], object] | None = None,
+    limit: int | None = None,
+    spread: bool = False,
+) -> Report:
     """Ask every row that has no outcome yet, and return what the output folder holds then.
 
-    With a `limit` so many of these rows are asked, the first ones or, with `spread`, rows from all over the input; the
-    report is then not complete if rows are left, and says what a row used. Interrupted in any way, the same call
-    carries on; when everything is done, it returns at once.
+    The rows are those of the job's input files, or `rows`, which are kept in the output folder. With a `limit` so many
+    of those without an outcome are asked, the first ones or, with `spread`, rows from all over the input; the report is
+    then not complete if rows are left, and says what a row used. Interrupted in any way, the same call carries on; when
+    everything is done, it returns at once.
 
     Raises:
         BatcherError: why it stopped; each subclass has its exit code. What was received is saved.
@@ -33,8 +46,9 @@ def run(job: Job, *, progress: Progress | None = None, limit: int | None = None,
     builder = Builder(job, load_catalogue(job.catalogue).schema_of(job.model))
     if planned(job.output.path) is None:
         read_key(job.endpoint)  # a missing key should show before a long pass over the input
-    with RunDir.open(job.output.path) as rundir:  # ours alone from here
-        plan = _plan(job)  # which rows belong to which shard
+    watcher = Shielded(watcher_of(progress))
+    with RunDir.open(job.output.path) as rundir, _with_input(job, rows, rundir.state) as job:  # ours alone from here
+        plan = _plan(job, given=rows is not None)  # which rows belong to which shard
         builder.check_columns(plan.schema.names)
         rundir.begin(job, plan)  # same job as last time?
         engine = load_engine(job.engine.kind)
@@ -44,12 +58,12 @@ def run(job: Job, *, progress: Progress | None = None, limit: int | None = None,
                 raise BatcherError("a whole round finished no shard; please report this")
             before = len(shards)
             wanted = shards if limit is None else _some(shards, rundir, plan, limit, spread=spread)
-            engine.run(job, plan, wanted, rundir, Shielded(progress or Silent()))
+            engine.run(job, plan, wanted, rundir, watcher)
             if limit is not None:
                 break
         if before is None:  # nothing was to do; the last run may have died before it could say that it had finished
             rundir.write_summary({"state": "finished", **asdict(figures_of(plan, rundir.totals()))})
-        return rundir.report(plan)  # from the parts, not from counters
+        return Report.of(rundir.report(plan))  # from the parts, not from counters
 
 
 def dry_run(job: Job, *, limit: int | None = None) -> Estimate:
@@ -77,8 +91,24 @@ def _some(shards: list[Shard], rundir: RunDir, plan: Plan, limit: int, *, spread
     return spread_rows(shards, rundir.journal.rows_with_outcome, limit, at_heads=at_heads)
 
 
-def _plan(job: Job) -> Plan:
+@contextmanager
+def _with_input(job: Job, rows: Rows | None, state: Path) -> Iterator[Job]:
+    """The job with files to read: its own, or the one in which the rows that a program gives, or gave, are kept."""
+    if rows is not None:
+        with kept(rows, state) as path:
+            yield with_input(job, str(path))
+    elif job.input.path:
+        yield job
+    elif before := kept_before(state):
+        yield with_input(job, str(before))
+    else:
+        raise InputError("the job names no input.path, and no rows were given")
+
+
+def _plan(job: Job, *, given: bool = False) -> Plan:
     """The plan of the run that the output folder holds, if the input is still the same; else a new one.
+
+    Rows that were `given` are only compared with those that the run in the folder began with.
 
     Raises:
         InputError: the input cannot be read, or is not what the run in the output folder began with.
@@ -92,8 +122,9 @@ def _plan(job: Job) -> Plan:
     plan = make_plan(job, files)
     change = before.same_input(plan)
     if change is not None:
+        mend = "Give the same rows, or none," if given else "Put it back"
         raise InputError(
             f"the input changed since the run in {job.output.path} began: {change}."
-            " Put it back to carry on, or use a new output.path"
+            f" {mend} to carry on, or use a new output.path"
         )
-    return plan  # the same rows, in files with other names or times
+    return before if given else plan  # the same rows, in files with other names or times

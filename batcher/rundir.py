@@ -3,6 +3,7 @@
     OUT/
       part-00000.parquet ...         finished shards; the only visible files
       .batcher/                      mode 0700; no name in here ends in .parquet, so no reader takes it for data
+        rows.jsonl, rows.pq          the rows that a program gave, if it did (see given)
         manifest.json                what determines the result, and the plan; written once
         lock                         see lock
         timeline.jsonl               figures over time (see timeline)
@@ -41,7 +42,7 @@ from batcher.measured import Measured
 from batcher.part import PartFormat, check_part, measure_part
 from batcher.plan import Plan
 from batcher.progress import Figures
-from batcher.records import Report, Shard, Totals
+from batcher.records import Shard, Standing, Totals
 
 T = TypeVar("T")
 
@@ -175,12 +176,12 @@ class RunDir:
             totals.add(part.totals)
         return totals
 
-    def report(self, plan: Plan) -> Report:
+    def report(self, plan: Plan) -> Standing:
         """Return what the parts hold."""
         self._parts = self.journal.parts()
         totals = self.totals()
         measured = self.measured() if totals.rows < plan.rows else None
-        return Report(str(self.path), plan.rows, totals, len(self._parts), measured)
+        return Standing(str(self.path), plan.rows, totals, len(self._parts), measured)
 
     def measured(self) -> Measured:
         """Return what the completed rows used, of the published ones those of some parts."""

@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 LAYERS = [
     ["measured"],
     ["errors", "records", "progress", "durable", "config", "tuning"],
-    ["catalogue", "selection", "timeline", "lock", "outage"],
+    ["catalogue", "selection", "timeline", "lock", "outage", "given", "loop"],
     ["job"],
     ["source", "prompt", "client", "completion", "journal", "pricing"],
     ["plan", "retry", "limits", "part", "budget"],

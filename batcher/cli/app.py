@@ -6,11 +6,15 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from batcher.cli.options import ApiKeyEnv, BaseUrl, Concurrency, Inputs, Model, Output, Prompt, SystemPrompt
 from batcher.errors import BatcherError
+
+if TYPE_CHECKING:
+    from batcher.cli.wanted import Wanted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,7 +25,7 @@ app = typer.Typer(
     " 75 rows left or locked, 77 key or account, 78 job file, 130/143 interrupted (run again).",
 )
 
-JobPath = Annotated[Path, typer.Argument(metavar="JOB", help="the job file (YAML)", show_default=False)]
+JobPath = Annotated[Path | None, typer.Argument(metavar="[JOB]", help="the job file (YAML)", show_default=False)]
 Target = Annotated[
     Path, typer.Argument(metavar="JOB|OUT", help="the job file or the output folder", show_default=False)
 ]
@@ -55,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @app.command()
 def run(
-    job: JobPath,
+    job: JobPath = None,
     overrides: Overrides = [],  # noqa: B006 - typer reads defaults, it does not share them
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="print only when something is wrong")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="log more; never prompts, answers or keys")] = False,
@@ -65,30 +69,48 @@ def run(
         int | None, typer.Option(metavar="N", min=1, help="ask N rows only, and forecast the rest")
     ] = None,
     spread: Annotated[bool, typer.Option("--spread", help="with --limit: rows from all over the input")] = False,
+    inputs: Inputs = [],  # noqa: B006
+    output: Output = None,
+    model: Model = None,
+    base_url: BaseUrl = None,
+    api_key_env: ApiKeyEnv = None,
+    prompt: Prompt = None,
+    system_prompt: SystemPrompt = None,
+    concurrency: Concurrency = None,
 ) -> int:
     """Ask every row that has no outcome yet. The same command resumes an interrupted run."""
     if spread and limit is None:
         raise typer.BadParameter("goes with --limit", param_hint="--spread")
+    wanted = _wanted(job, overrides, inputs, output, base_url, model, api_key_env, prompt, system_prompt, concurrency)
     if dry_run:
         from batcher.cli.estimating import show_estimate
 
-        return show_estimate(job, overrides, limit=limit, as_json=as_json)
+        return show_estimate(wanted, limit=limit, as_json=as_json)
     from batcher.cli.running import run_job
 
     options = {"quiet": quiet, "verbose": verbose, "as_json": as_json}
-    return run_job(job, overrides, limit=limit, spread=spread, **options)
+    return run_job(wanted, limit=limit, spread=spread, **options)
 
 
 @app.command()
 def check(
-    job: JobPath,
+    job: JobPath = None,
     overrides: Overrides = [],  # noqa: B006
     offline: Annotated[bool, typer.Option("--offline", help="send no request")] = False,
+    inputs: Inputs = [],  # noqa: B006
+    output: Output = None,
+    model: Model = None,
+    base_url: BaseUrl = None,
+    api_key_env: ApiKeyEnv = None,
+    prompt: Prompt = None,
+    system_prompt: SystemPrompt = None,
+    concurrency: Concurrency = None,
 ) -> int:
     """Check the job file, the input, the template, the key and, with one tiny request, the endpoint."""
     from batcher.cli.checking import check_job
 
-    return check_job(job, overrides, offline=offline)
+    wanted = _wanted(job, overrides, inputs, output, base_url, model, api_key_env, prompt, system_prompt, concurrency)
+    return check_job(wanted, offline=offline)
 
 
 @app.command()
@@ -207,6 +229,19 @@ def simulator(context: typer.Context) -> int:
     from batcher.simulator import main as serve
 
     return serve(context.args)
+
+
+def _wanted(job: Path | None, overrides: list[str], *values: object) -> Wanted:
+    """The job that the arguments of a command ask for; `values` are those of `OPTIONS`, in order."""
+    from batcher.cli.wanted import OPTIONS, UsageError, Wanted
+
+    given = {name: value for name, value in zip(OPTIONS, values, strict=True) if value not in (None, [])}
+    wanted = Wanted(job, overrides, given)
+    try:
+        wanted.check_usage()
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from None
+    return wanted
 
 
 def _open_standard_streams() -> None:

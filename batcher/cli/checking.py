@@ -19,11 +19,11 @@ import orjson
 
 from batcher.catalogue import FormSchema, load_catalogue, warnings
 from batcher.cli.asking import ask_endpoint, findings
-from batcher.cli.hints import command, path_word
 from batcher.cli.preview import escaped, render_request
 from batcher.cli.running import shown
+from batcher.cli.wanted import Wanted
 from batcher.errors import BatcherError, StorageError
-from batcher.job import Endpoint, Job, load_job, read_key
+from batcher.job import Endpoint, Job, read_key
 from batcher.part import PartFormat
 from batcher.plan import Plan, files_unchanged, make_plan
 from batcher.prompt import SHAPES, Builder, PromptError
@@ -72,18 +72,17 @@ class Requests:
     refused: list[str] = field(default_factory=list)
 
 
-def check_job(path: Path, overrides: Sequence[str], *, offline: bool) -> int:
+def check_job(wanted: Wanted, *, offline: bool) -> int:
     """Print a line or more per check; return 0, or the exit code of the first thing that is wrong."""
     page = Page()
-    job = page.attempt("job", lambda: load_job(path, overrides=overrides))
+    job = page.attempt("job", wanted.load)
     if job is not None:
-        page.say("ok", "job", f"{path_word(path)} (version {job.version})")
+        page.say("ok", "job", f"{wanted.shown} (version {job.version})")
         _check_job(page, job, offline=offline)
-    again = [path_word(path), *(word for override in overrides for word in ("--set", override))]
     if page.problems:
-        print(f"next: mend what FAILs, then {command('check', *again)}", file=sys.stderr)
+        print(f"next: mend what FAILs, then {wanted.command('check')}", file=sys.stderr)
         return page.problems[0].exit_code
-    print(f"next: {command('run', *again)}", file=sys.stderr)
+    print(f"next: {wanted.command('run')}", file=sys.stderr)
     return 0
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from batcher.cli.bar import duration
 from batcher.cli.talk import say, visible_json
+from batcher.cli.wanted import Wanted
 from batcher.estimate import Estimate, Range
-from batcher.job import Job, load_job
+from batcher.job import Job
 from batcher.pricing import Rates, dollars
 from batcher.run import dry_run
 
@@ -22,9 +21,9 @@ from batcher.run import dry_run
 UNKNOWN = "unknown: set pricing in the job file, or see what `pip install 'batcher-llm[cost]'` knows"
 
 
-def show_estimate(path: Path, overrides: Sequence[str], *, limit: int | None, as_json: bool) -> int:
+def show_estimate(wanted: Wanted, *, limit: int | None, as_json: bool) -> int:
     """Print what a run would take; nothing is sent. Return 0."""
-    job = load_job(path, overrides=overrides)
+    job = wanted.load()
     found = dry_run(job, limit=limit)
     if as_json:
         say(visible_json(orjson.dumps(estimate_values(found)).decode()), sys.stdout)

@@ -91,6 +91,16 @@ def look_at(files: Sequence[InputFile]) -> Look:
     return Look(tuple(files), _count(files), tuple(sample), tuple(bad))
 
 
+def first_values(files: Sequence[InputFile]) -> dict[str, Any]:
+    """Return the values of the first row that can be read, with JSON text in `body` read as such; none if none can.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    values = next((values for _, _, values in _first_rows(files) if isinstance(values, dict)), {})
+    return {**values, "body": _nested(values.get("body"))}
+
+
 def shape_of(row: dict[str, Any]) -> Shape:
     """Return the shape of one row: the first of the keys that a run looks for, if what it holds can be asked."""
     if isinstance(row.get("body"), dict | str):

@@ -6,7 +6,6 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -18,23 +17,20 @@ from batcher.cli.bar import cost_words, watcher
 from batcher.cli.hints import command, path_word
 from batcher.cli.sampling import forecast_of, render_sample
 from batcher.cli.talk import log_to_stderr, problems, say, visible, visible_json
-from batcher.errors import BatcherError, BudgetError
-from batcher.job import load_job
+from batcher.cli.wanted import Wanted
+from batcher.errors import AccountError, BatcherError, BudgetError
 from batcher.progress import Figures, Progress
-from batcher.records import Report
+from batcher.records import Standing
 
 _log = logging.getLogger(__name__)
 
 #: exit codes after which the same command is all that is needed (after 75 a limit is to be raised, or another run is
 #: to end: the message says which)
 _CARRY_ON = (69, 129, 130, 143)
-#: keys whose values are text for the model, or may be secrets
-_PRIVATE = ("prompt", "system_prompt", "endpoint=", "endpoint.headers", "endpoint.proxy", "parameters.extra")
 
 
 def run_job(
-    path: Path,
-    overrides: Sequence[str],
+    wanted: Wanted,
     *,
     quiet: bool,
     verbose: bool,
@@ -45,7 +41,7 @@ def run_job(
     """Run a job, or `limit` rows of it, print its report, and return the exit code."""
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
     log_to_stderr(level)
-    job = load_job(path, overrides=overrides)
+    job = wanted.load()
     os.umask(0o077)  # what a run writes holds prompts and answers
     _warn_of_other_writers(job.output.path)
     last = Last(watcher(quiet=quiet))
@@ -53,16 +49,18 @@ def run_job(
         report = run(job, progress=last, limit=limit, spread=spread)
     except BatcherError as error:
         complain(error)
+        if isinstance(error, AccountError) and (hint := wanted.key_hint(job)):
+            say(hint, sys.stderr)
         if error.exit_code in _CARRY_ON:
             some = () if limit is None else ("--limit", str(limit), *(["--spread"] if spread else ()))
-            say(f"carry on with: {_command(path, overrides, some)}", sys.stderr)
+            say(f"carry on with: {wanted.command('run', *some)}", sys.stderr)
         return error.exit_code
     rest = forecast_of(report, job)
     if rest is not None:
         if as_json:
             say(visible_json(orjson.dumps({**as_values(report), "forecast": asdict(rest)}).decode()), sys.stdout)
         elif not quiet:
-            again, limit_found = _command(path, overrides), last.figures.limit
+            again, limit_found = wanted.command("run"), last.figures.limit
             say(render_sample(report, rest, job, found_limit=limit_found, again=again), sys.stdout)
         return BudgetError.exit_code
     failed = report.totals.failed
@@ -99,13 +97,7 @@ class Last:
         self._watcher.finished(figures)
 
 
-def _command(path: Path, overrides: Sequence[str], more: Sequence[str] = ()) -> str:
-    """The command that runs the job as it was run, for a shell; `...` stands for what no message repeats."""
-    shown = [f"{text.partition('=')[0]}=..." if text.strip().startswith(_PRIVATE) else text for text in overrides]
-    return command("run", path_word(path), *more, *(word for value in shown for word in ("--set", value)))
-
-
-def as_values(report: Report) -> dict[str, Any]:
+def as_values(report: Standing) -> dict[str, Any]:
     """The report as JSON values; a cost that is not known is null, one that is too low comes with `unpriced`."""
     totals = {**asdict(report.totals), "cost_usd": report.totals.known_cost_usd}
     values = {"path": report.path, "rows": report.rows, "totals": totals, "parts": report.parts}
@@ -115,7 +107,7 @@ def as_values(report: Report) -> dict[str, Any]:
     return {**values, "complete": report.complete}
 
 
-def render_report(report: Report) -> str:
+def render_report(report: Standing) -> str:
     """The closing lines: counts, where the output is, and a query that runs as it stands."""
     totals, place = report.totals, shown(report.path)
     lines = [

@@ -10,10 +10,10 @@ from batcher.forecast import Forecast, forecast
 from batcher.job import Job
 from batcher.measured import Sums
 from batcher.pricing import dollars, prices_of
-from batcher.records import Report
+from batcher.records import Standing
 
 
-def forecast_of(report: Report, job: Job) -> Forecast | None:
+def forecast_of(report: Standing, job: Job) -> Forecast | None:
     """What the rows that are left will take; None if none is left."""
     if report.measured is None:
         return None
@@ -23,7 +23,7 @@ def forecast_of(report: Report, job: Job) -> Forecast | None:
     return forecast(report.measured, rows_left=rows_left, spent_usd=spent_usd, prices=prices_of(job), now=time.time())
 
 
-def render_sample(report: Report, found: Forecast, job: Job, *, found_limit: int, again: str) -> str:
+def render_sample(report: Standing, found: Forecast, job: Job, *, found_limit: int, again: str) -> str:
     """The closing lines of a run that was to ask some rows only."""
     totals, measured = report.totals, report.measured
     lines = [
@@ -44,7 +44,7 @@ def render_sample(report: Report, found: Forecast, job: Job, *, found_limit: int
     return "\n".join([*lines, f"the answers are kept; ask the rest with: {again}"])
 
 
-def _all_tokens(report: Report, found: Forecast) -> float:
+def _all_tokens(report: Standing, found: Forecast) -> float:
     totals = report.totals
     return totals.prompt_tokens + totals.completion_tokens + found.prompt_tokens + found.answer_tokens
 

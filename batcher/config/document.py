@@ -29,6 +29,8 @@ class Place:
     #: from 1; 0 for an override
     line: int = 0
     column: int = 0
+    #: the source is an option of a command that stands for this one key, which need not be named again
+    is_option: bool = False
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
@@ -58,7 +60,9 @@ class Document:
             return
         self._reported.add(path)
         place = self.place(path)
-        said = not path or place.source.startswith(f"--set {dotted(path)}=")
+        said = (
+            not path or place.source.startswith(f"--set {dotted(path)}=") or (place.is_option and path in self.places)
+        )
         self.report_at(place, message if said else f"{dotted(path)}: {message}")
 
     def report_at(self, place: Place, message: str) -> None:

@@ -6,10 +6,7 @@ Puts the pieces together (client, limiter, guard, feed, worker), listens for sig
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +27,7 @@ from batcher.guard import Guard
 from batcher.job import Job, read_key
 from batcher.job.baseurl import SIMULATOR
 from batcher.limits import Limiter
+from batcher.loop import received_signals, run_loop
 from batcher.plan import Plan
 from batcher.pricing import prices_of
 from batcher.progress import Progress
@@ -50,17 +48,14 @@ _SUMMARY_S = 3.0
 #: seconds between two looks at the key while it is refused
 _KEY_S = 1.0
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 class LocalEngine:
     """Runs everything in this process."""
 
     def run(self, job: Job, plan: Plan, shards: Sequence[Shard], rundir: RunDir, progress: Progress) -> None:
         """See `Engine`."""
-        options = {"use_uvloop": importlib.util.find_spec("uvloop") is not None}
         with endpoint_of(job) as base_url, tuned_process():
-            anyio.run(_work, job, plan, shards, rundir, progress, base_url, backend_options=options)
+            run_loop(_work, job, plan, shards, rundir, progress, base_url)
 
 
 async def _work(
@@ -148,10 +143,7 @@ def _on_mistake(worker: Worker) -> Callable[[asyncio.AbstractEventLoop, dict[str
 
 async def _listen(worker: Worker, progress: Progress, grace_s: float) -> None:
     """First signal: finish what is in flight, for `grace_s` at most. Second: leave now."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # a thread gets no signals; whoever owns the main thread decides
-    heeded = [signum for signum in _SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]  # as under nohup
-    with anyio.open_signal_receiver(*heeded) as signals:
+    async with received_signals() as signals:
         first = True
         async for signum in signals:
             if first:

@@ -1,6 +1,7 @@
 """The job: `job.yaml` becomes a `Job`, or a list of problems with file, line and column."""
 
-from batcher.job.load import Endpoint, Engine, Input, Job, Limits, Output, Simulator, Timeouts, load_job, read_key
+from batcher.job.load import load_job, read_key, with_input
+from batcher.job.model import Endpoint, Engine, Input, Job, Limits, Output, Simulator, Timeouts
 
 __all__ = [
     "Endpoint",
@@ -13,4 +14,5 @@ __all__ = [
     "Timeouts",
     "load_job",
     "read_key",
+    "with_input",
 ]

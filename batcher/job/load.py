@@ -1,4 +1,4 @@
-"""The job file: YAML in, a checked `Job` out, or every problem at once with its place.
+"""The job file, or a mapping like it: values in, a checked `Job` out, or every problem at once with its place.
 
 `${NAME}` stands for an environment variable in every text value except `prompt` and `system_prompt`, which are taken as
 they are written. The API key is not part of a job; it is read where it is needed, by `read_key`.
@@ -14,27 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from batcher.catalogue import Catalogue, FormSchema, load_catalogue
-from batcher.config.document import Document, mismatch
+from batcher.config.document import Document, Place, mismatch
 from batcher.config.explain import checked, sections
 from batcher.config.yamlfile import read
 from batcher.errors import JobError
 from batcher.job import values as jobvalues
 from batcher.job.localpath import expanded
-from batcher.job.model import Endpoint, Engine, Input, Job, Limits, Output, Simulator, Timeouts
+from batcher.job.model import Endpoint, Job
 from batcher.records import Secret
-
-__all__ = [
-    "Endpoint",
-    "Engine",
-    "Input",
-    "Job",
-    "Limits",
-    "Output",
-    "Simulator",
-    "Timeouts",
-    "load_job",
-    "read_key",
-]
 
 log = logging.getLogger(__name__)
 
@@ -43,30 +30,88 @@ _MAX_KEY_BYTES: Final = 16384
 _NOT_EXTRA: Final = ("messages", "model", "prompt", "system_prompt", "stream")
 
 
-def load_job(path: Path | str, *, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Job:
-    """Return the job of a YAML file, with `overrides` such as `limits.concurrency=500` in it.
+def load_job(
+    source: Path | str | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Job:
+    """Return the job of a YAML file, or of a mapping with the keys of one; `overrides` such as
+    `limits.concurrency=500` replace or add values.
+
+    In a mapping `version` may be left out, and `input.path` where the rows are given to `run`; its paths are relative
+    to the current folder.
 
     Raises:
         JobError: with every problem that was found.
     """
-    document = read(Path(path), str(path))
+    if isinstance(source, Mapping):
+        document = Document("job", _copied(source), {(): Place("job")})
+        return job_of(document, overrides=overrides, environ=environ, needs_input=False)
+    document = read(Path(source), str(source))
     if not document.values:
         raise JobError(document.problems())
+    # the folder is taken without links, so that one job has one output folder however it is named
+    path = Path(os.path.realpath(Path(source).parent), Path(source).name)
+    return job_of(document, path, overrides=overrides, environ=environ)
+
+
+def job_of(
+    document: Document,
+    path: Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    needs_input: bool = True,
+) -> Job:
+    """Return the job of a document, which stands in the file `path`, or in none.
+
+    Raises:
+        JobError: with every problem that was found.
+    """
     jobvalues.apply_overrides(document, overrides)
     jobvalues.refuse_literal_keys(document)
     jobvalues.interpolate(document, os.environ if environ is None else environ)
-    # the folder is taken without links, so that one job has one output folder however it is named
-    path = Path(os.path.realpath(Path(path).parent), Path(path).name)
     catalogue, problems = _catalogue(document)
     schema = _check_parameters(document, catalogue) if catalogue else None
-    document.values.setdefault("name", path.stem)
-    job = checked(document, Job, context={"folder": path.parent, "path": path}, unknown=partial(_hint, schema))
+    if path is None:
+        document.values.setdefault("version", 1)
+    else:
+        document.values.setdefault("name", path.stem)
+    without_input = not needs_input and _fill_input(document)
+    context = {"folder": Path.cwd() if path is None else path.parent, "path": path}
+    job = checked(document, Job, context=context, unknown=partial(_hint, schema))
+    if job is not None and without_input:
+        job = with_input(job)
     if job is not None:
         _check_output_apart(document, job)
     problems = [*document.problems(), *problems]
     if job is None or problems:
         raise JobError(problems)
     return job
+
+
+def with_input(job: Job, *patterns: str) -> Job:
+    """The same job over other files; over none, it has the rows that a program gives to `run`."""
+    return job.model_copy(update={"input": job.input.model_copy(update={"path": patterns})})
+
+
+def _copied(value: Any) -> Any:
+    """The value, in which mappings and lists are our own."""
+    if isinstance(value, Mapping):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return [_copied(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _fill_input(document: Document) -> bool:
+    """Whether the document names no input; a place that stands for it is then put in."""
+    section = document.values.setdefault("input", {})
+    if section is None:
+        section = document.values["input"] = {}
+    if not isinstance(section, dict) or "path" in section:
+        return False
+    section["path"] = os.devnull
+    return True
 
 
 def _hint(schema: FormSchema | None, name: str) -> str | None:

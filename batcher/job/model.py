@@ -172,11 +172,14 @@ class Input(_Section):
     """The rows."""
 
     path: Patterns = Field(
-        description="A file, folder or glob, or a list of them: .jsonl, .ndjson (+ .gz, .zst), .parquet."
+        description="A file, folder or glob, or a list of them: .jsonl, .ndjson (+ .gz, .zst), .parquet, .pq."
     )
     id: str | None = Field(default=None, min_length=1, description="Column that identifies a row; default: its number.")
     on_bad_row: Literal["fail", "stop"] = Field(
         default="fail", description="fail: a row that cannot be read fails alone; stop: nothing is sent."
+    )
+    own_model: bool = Field(
+        default=True, description="OpenAI Batch lines ask the model that they name; false: all rows ask `model`."
     )
 
 
@@ -267,14 +270,14 @@ class Job(_Section):
         default_factory=Engine, description="Who works on the shards."
     )
 
-    _path: Path = PrivateAttr(default=Path("job.yaml"))
+    _path: Path | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any) -> None:
-        self._path = (context or {}).get("path") or Path.cwd() / "job.yaml"
+        self._path = (context or {}).get("path")
 
     @property
-    def path(self) -> Path:
-        """The job file, absolute."""
+    def path(self) -> Path | None:
+        """The job file, absolute; None for a job that stands in none."""
         return self._path
 
     def identity(self) -> dict[str, Any]:
@@ -285,7 +288,11 @@ class Job(_Section):
             "system_prompt": self.system_prompt,
             "prompt": self.prompt,
             "parameters": copy.deepcopy(self.parameters),
-            "input": {"id": self.input.id, "on_bad_row": self.input.on_bad_row},
+            "input": {
+                "id": self.input.id,
+                "on_bad_row": self.input.on_bad_row,
+                **({} if self.input.own_model else {"own_model": False}),
+            },
             "output": {
                 "columns": self.output.columns if self.output.columns == "all" else list(self.output.columns),
                 "prefix": self.output.prefix,

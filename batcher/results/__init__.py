@@ -10,5 +10,6 @@ Nothing here locks the folder or writes a part, a journal entry or a summary. It
 """
 
 from batcher.results.folder import Results, StoredPart
+from batcher.results.report import Report
 
-__all__ = ["Results", "StoredPart"]
+__all__ = ["Report", "Results", "StoredPart"]

@@ -27,6 +27,7 @@ _COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 _FORMATS: dict[str, Format] = {
     **{text + packed: "jsonl" for text in (".jsonl", ".ndjson") for packed in ("", *_COMPRESSION)},
     ".parquet": "parquet",
+    ".pq": "parquet",
 }
 _SKIP_BYTES = 1 << 20
 

@@ -12,7 +12,7 @@ from batcher.cli.bar import Bar, Lines, cost_words
 from batcher.cli.running import as_values, render_report
 from batcher.cli.status import render_status
 from batcher.progress import Figures
-from batcher.records import Report, Totals
+from batcher.records import Standing, Totals
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_the_known_cost_of_rows(totals: Totals, cost: float | None) -> None:
     assert totals.known_cost_usd == cost
 
 
-def report(**totals: Any) -> Report:
-    return Report("out", 4, Totals(**{"completed": 4, "prompt_tokens": 80, "completion_tokens": 20, **totals}), 1)
+def report(**totals: Any) -> Standing:
+    return Standing("out", 4, Totals(**{"completed": 4, "prompt_tokens": 80, "completion_tokens": 20, **totals}), 1)
 
 
 def test_the_closing_report() -> None:

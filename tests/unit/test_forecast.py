@@ -13,7 +13,7 @@ from batcher.cli.sampling import forecast_of, render_sample
 from batcher.forecast import forecast
 from batcher.measured import Measured, Sums
 from batcher.pricing import Prices, Rates, Tariff
-from batcher.records import Report, Totals
+from batcher.records import Standing, Totals
 from tests.fakes import make_job
 
 BY_HOUR = Prices("test", lambda at: Tariff(Rates(2e-6, 2e-6, 2e-6) if at % 86400 < 3600 else Rates(1e-6, 1e-6, 4e-6)))
@@ -79,8 +79,8 @@ def test_prices_by_the_hour() -> None:
     assert (found.cost_by_hour.low, found.cost_by_hour.high) == (pytest.approx(1 + 5 * 4 / 5), pytest.approx(6.0))
 
 
-def report(totals: Totals, found: Measured | None) -> Report:
-    return Report("out", 100, totals, 0, found)
+def report(totals: Totals, found: Measured | None) -> Standing:
+    return Standing("out", 100, totals, 0, found)
 
 
 def test_in_words(tmp_path: Path) -> None:

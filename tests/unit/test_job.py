@@ -68,7 +68,12 @@ def test_smallest_job_has_documented_defaults(write: Write, tmp_path: Path) -> N
         "headers": {},
         "proxy": None,
     }
-    assert job.input.model_dump() == {"path": (f"{tmp_path}/jobs/rows.jsonl",), "id": None, "on_bad_row": "fail"}
+    assert job.input.model_dump() == {
+        "path": (f"{tmp_path}/jobs/rows.jsonl",),
+        "id": None,
+        "on_bad_row": "fail",
+        "own_model": True,
+    }
     assert job.limits.model_dump() == {
         "concurrency": 256,
         "requests_per_minute": None,
@@ -523,7 +528,14 @@ def test_identity_is_what_determines_the_result(write: Write) -> None:
         "output": {"columns": "all", "prefix": "", "rows_per_part": 10000},
     }
     free = ["limits.concurrency=1", "endpoint.api_key_env=K", "endpoint.timeouts.total_s=9", "name=b", "output.path=c"]
-    bound = ["prompt=b", "parameters.top_p=1", "output.columns=[a]", "input.id=a", "endpoint.request_format=form"]
+    bound = [
+        "endpoint.request_format=form",
+        "prompt=b",
+        "parameters.top_p=1",
+        "output.columns=[a]",
+        "input.id=a",
+        "input.own_model=false",
+    ]
     assert load_job("jobs/x.yaml", overrides=free, environ={}).identity() == identity
     for override in bound:
         assert load_job("jobs/x.yaml", overrides=[override], environ={}).identity() != identity
