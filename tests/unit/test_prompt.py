@@ -287,7 +287,7 @@ def test_row_stands_for_all_columns() -> None:
 
 def test_columns_through_row_are_checked() -> None:
     """A column that the input lacks is found before the run, one that a row lacks fails that row and is named."""
-    template = '{{ row["customer name"] }}{{ row.text }} but row["this"] is text'
+    template = '{{ row["customer name"] }}{{ row.text }} but row["this"] as text'
     builder = builder_of(make_job(Path("/nowhere"), prompt=template))
     assert builder.columns == {"customer name", "text"}
     with pytest.raises(JobError, match="no column 'customer name'; did you mean 'customer-name'"):
