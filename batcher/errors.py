@@ -7,6 +7,46 @@ These are errors *of the run*. A problem of one row is never an exception: it is
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+
+class Exit(NamedTuple):
+    """What an exit code says; Markdown, as `batcher help exit-codes` and the README show it."""
+
+    #: a few words, for the end of `batcher --help`
+    short: str
+    meaning: str
+    #: what to do about it; empty: nothing
+    then: str = ""
+
+
+#: every exit code of the command line; a test finds one that is missing here
+EXIT_CODES: Final[dict[int, Exit]] = {
+    0: Exit("all rows completed", "every row completed; for other commands: done"),
+    1: Exit("internal error", "internal error", "please report it"),
+    2: Exit("wrong usage", "wrong usage, or a file to be written is there already"),
+    3: Exit("some failed", "finished, some rows failed", "`batcher failures JOB` says why"),
+    65: Exit("input", "the input cannot be read, or changed since the run began", "mend it, run again"),
+    69: Exit(
+        "endpoint down", "the endpoint is down, or was for longer than `limits.max_outage_s`", "run it again later"
+    ),
+    74: Exit("storage", "the output cannot be written; what was received is safe", "repair, run again"),
+    75: Exit(
+        "rows left or locked",
+        "rows are left: `--limit`, or a budget is used up; or another run works on this folder",
+        "run it again",
+    ),
+    77: Exit("key or account", "key refused, balance or quota used up", "mend the account, run again"),
+    78: Exit(
+        "job file",
+        "the job file is wrong, the endpoint refuses every request of it, or it differs from the run it would resume",
+        "mend the job file, run again",
+    ),
+    129: Exit("hangup", "stopped by a hangup (SIGHUP), everything saved", "run it again"),
+    130: Exit("Ctrl-C", "stopped by Ctrl-C (SIGINT), everything saved", "run it again"),
+    141: Exit("nobody reads", "the program that read the output has left, as `head` does"),
+    143: Exit("SIGTERM", "stopped by SIGTERM, everything saved", "run it again"),
+}
 
 
 class BatcherError(Exception):

@@ -34,6 +34,7 @@ class Feed:
     """Reads the rows of `shards` forwards, once."""
 
     def __init__(self, plan: Plan, shards: Sequence[Shard], rundir: RunDir, builder: Builder) -> None:
+        builder.check_columns(plan.schema.names)  # what `row` means in a template depends on them
         self._given_up = False
         self._chunks = read(plan.files, shards, plan.schema, given_up=lambda: self._given_up)
         self._rundir = rundir

@@ -8,7 +8,8 @@ Four shapes of rows, told apart by the job and by the row's keys:
     OpenAI Batch     the row holds `body`, a whole request (with `custom_id`, `method`, `url` beside it)
 
 A template has Jinja's syntax (rendered by minijinja, which has no way out to Python). Null renders as nothing, a
-boolean, list or mapping as JSON; a column that a row lacks fails that row. Row data is never read as a template.
+boolean, list or mapping as JSON; a column that a row lacks fails that row. `row` stands for all columns, unless one is
+called so. Row data is never read as a template.
 
 Pure: nothing here knows files, time or the network. No error of this module repeats a row's text.
 """
@@ -27,6 +28,7 @@ from batcher.catalogue import FormSchema
 from batcher.errors import JobError
 from batcher.job import Job
 from batcher.records import Prompt
+from batcher.wholerow import ROW, columns_through_row
 
 #: steps a template may take for one row, so that a loop over hostile data ends
 _FUEL = 5_000_000
@@ -58,6 +60,8 @@ class Builder:
         self._json_mode = _is_json_mode(self._parameters)
         self._env = minijinja.Environment(undefined_behavior="strict", finalizer=_as_text)
         self._env.fuel = _FUEL
+        #: templates in which `row` stands for all columns
+        self._whole: set[str] = set()
         self._used = {
             name: self._compile(name, source)
             for name, source in (("prompt", job.prompt), ("system_prompt", job.system_prompt))
@@ -90,9 +94,20 @@ class Builder:
         """The columns that the templates need."""
         return frozenset().union(*self._used.values())
 
+    @property
+    def needs_whole_rows(self) -> bool:
+        """A template sees all columns at once."""
+        return bool(self._whole)
+
     def check_columns(self, columns: Iterable[str]) -> None:
-        """Raise JobError if the input, having these columns, cannot be asked by this job."""
+        """Raise JobError if the input, having these columns, cannot be asked by this job.
+
+        From then on, if one of them is called `row`, that column is what a template means by it.
+        """
         columns = list(columns)
+        if ROW in columns:
+            self._used.update({name: self._variables(name) for name in self._whole})
+            self._whole.clear()
         problems = []
         for name, used in self._used.items():
             for column in sorted(used - set(columns)):
@@ -114,6 +129,13 @@ class Builder:
             self._env.add_template(name, source)
         except minijinja.TemplateError as error:
             raise JobError(f"{name}: line {error.line} of the template: {error.detail}") from None
+        used = self._variables(name)
+        if ROW not in used:
+            return used
+        self._whole.add(name)
+        return (used - {ROW}) | columns_through_row(source)
+
+    def _variables(self, name: str) -> frozenset[str]:
         return frozenset(self._env.undeclared_variables_in_template(name)) - frozenset(self._env.globals)
 
     def _render(self, name: str, values: Mapping[str, Any]) -> str | None:
@@ -121,7 +143,10 @@ class Builder:
         if used is None:
             return None
         try:
-            return self._env.render_template(name, **{key: values[key] for key in used})
+            given = {key: values[key] for key in used}
+            if name in self._whole:
+                given[ROW] = values[ROW] if ROW in values else dict(values)  # a copy: a template could empty it
+            return self._env.render_template(name, **given)
         except KeyError as error:
             raise PromptError(f"the row has no column {error}, which the {name} template needs") from None
         except minijinja.TemplateError as error:

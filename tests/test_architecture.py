@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 #: a module imports only from modules further up; modules of one line do not know each other
 LAYERS = [
     ["measured"],
-    ["errors", "records", "progress", "durable", "config", "tuning"],
+    ["errors", "records", "progress", "durable", "config", "tuning", "columns", "wholerow"],
     ["catalogue", "selection", "timeline", "lock", "outage", "given", "loop"],
     ["job"],
     ["source", "prompt", "client", "completion", "journal", "pricing"],

@@ -6,12 +6,12 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from batcher.cli.options import ApiKeyEnv, BaseUrl, Concurrency, Inputs, Model, Output, Prompt, SystemPrompt
-from batcher.errors import BatcherError
+from batcher.errors import EXIT_CODES, BatcherError
 
 if TYPE_CHECKING:
     from batcher.cli.wanted import Wanted
@@ -21,8 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Ask an API once per row of a file; get Parquet with completions and token usage. Run again to resume.",
-    epilog="Exit codes: 0 all rows completed, 3 some failed, 65 input, 69 endpoint down, 74 storage,"
-    " 75 rows left or locked, 77 key or account, 78 job file, 130/143 interrupted (run again).",
+    epilog=f"Exit codes: {', '.join(f'{code} {exit.short}' for code, exit in EXIT_CODES.items())}. More: batcher help.",
 )
 
 JobPath = Annotated[Path | None, typer.Argument(metavar="[JOB]", help="the job file (YAML)", show_default=False)]
@@ -128,7 +127,7 @@ def status(
 @app.command()
 def show(
     target: Target,
-    count: Annotated[int, typer.Option("-n", min=1, help="how many rows")] = 5,
+    count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="how many rows")] = 5,
     failed: Annotated[bool, typer.Option("--failed", help="only failed rows")] = False,
     grep: Annotated[str | None, typer.Option(metavar="TEXT", help="only rows with this text in a column")] = None,
     row: Annotated[int | None, typer.Option(metavar="K", min=0, help="the row with this row_index")] = None,
@@ -144,7 +143,7 @@ def show(
 @app.command()
 def failures(
     target: Target,
-    samples: Annotated[int, typer.Option("-n", min=0, help="sample rows per cause")] = 1,
+    samples: Annotated[int, typer.Option("-n", metavar="N", min=0, help="sample rows per cause")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="print one line of JSON")] = False,
 ) -> int:
     """Group the failed rows by cause, and say what to do about each."""
@@ -158,7 +157,10 @@ def export(
     target: Target,
     to: Annotated[Path | None, typer.Option(metavar="FILE", help="a file: .parquet, .jsonl or .csv")] = None,
     dataset: Annotated[Path | None, typer.Option("--hf", metavar="DIR", help="a Hugging Face dataset folder")] = None,
-    kind: Annotated[ExportFormat | None, typer.Option("--format", help="instead of what the suffix says")] = None,
+    kind: Annotated[
+        ExportFormat | None,
+        typer.Option("--format", metavar="|".join(get_args(ExportFormat)), help="instead of what the suffix says"),
+    ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="the input rows of failed rows, to ask them again")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="what is done so far of an unfinished run")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace what is there")] = False,
@@ -186,7 +188,7 @@ def report(
 @app.command()
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="show this model's parameters")] = None,
-    catalogue: Annotated[Path | None, typer.Option(help="a YAML file with models of your own")] = None,
+    catalogue: Annotated[Path | None, typer.Option(metavar="FILE", help="a YAML file with models of your own")] = None,
 ) -> int:
     """List the known models, or show one model's parameters and a request example."""
     from batcher.catalogue import load_catalogue
@@ -221,6 +223,18 @@ def schema() -> int:
 
     print(json.dumps(job_schema(), indent=2))
     return 0
+
+
+@app.command(name="help")
+def explain(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[TOPIC]", help="or a command, key, column, parameter or exit code")
+    ] = None,
+) -> int:
+    """Explain a topic, such as job, columns or exit-codes; without one, list the topics."""
+    from batcher.cli.help import show_help
+
+    return show_help(name)
 
 
 @app.command(add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

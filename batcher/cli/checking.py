@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +20,16 @@ import orjson
 
 from batcher.catalogue import FormSchema, load_catalogue, warnings
 from batcher.cli.asking import ask_endpoint, findings
+from batcher.cli.estimating import UNKNOWN, price_words
 from batcher.cli.preview import escaped, render_request
 from batcher.cli.running import shown
 from batcher.cli.wanted import Wanted
 from batcher.errors import BatcherError, StorageError
 from batcher.job import Endpoint, Job, read_key
+from batcher.job.baseurl import SIMULATOR
 from batcher.part import PartFormat
 from batcher.plan import Plan, files_unchanged, make_plan
+from batcher.pricing import prices_of
 from batcher.prompt import SHAPES, Builder, PromptError
 from batcher.records import Secret
 from batcher.rundir import carried_columns, planned, refuse_other_job
@@ -37,6 +41,7 @@ T = TypeVar("T")
 _SAMPLE: Final = 100
 _SHOWN_COLUMNS: Final = 20
 _SHOWN_FILES: Final = 3
+_NO_PRICE: Final = "unknown; the simulator costs nothing"
 #: fields of a request that are no parameters
 _TEXTS: Final = ("model", "messages", "prompt", "system_prompt")
 
@@ -92,6 +97,7 @@ def _check_job(page: Page, job: Job, *, offline: bool) -> None:
     plan = _check_input(page, job)
     requests = _check_prompt(page, job, schema, plan, key)
     _check_parameters(page, job, schema, requests)
+    _check_prices(page, job)
     _check_output(page, job, plan)
     if has_key and not offline:
         _check_endpoint(page, job, schema)
@@ -210,6 +216,17 @@ def _check_parameters(page: Page, job: Job, schema: FormSchema, requests: Reques
             f"response_format is json_object, but of the first {len(ours)} prompts {len(lacking)} do not hold the word"
             f" '{word}', which it needs; write it into system_prompt, best with an example",
         )
+
+
+def _check_prices(page: Page, job: Job) -> None:
+    """Say what the tokens cost, by whom, or how to say it."""
+    before = len(page.problems)
+    prices = page.attempt("prices", lambda: prices_of(job))
+    if prices is not None:
+        for line in price_words(prices.words(), prices.periods(time.time())):
+            page.say("ok", "prices", line)
+    elif len(page.problems) == before:
+        page.say("ok", "prices", _NO_PRICE if job.endpoint.base_url == SIMULATOR else UNKNOWN)
 
 
 def _is_json_mode(body: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -91,19 +92,23 @@ def limit_lines(job: Job, tokens: float, cost_usd: Range | None) -> list[str]:
 
 
 def _price_lines(found: Estimate) -> list[str]:
-    """What a million tokens cost at which hours, and who says so."""
     if found.price_source is None:
         return []
+    lines = price_words(found.price_source, found.price_periods)
+    return [f"{'' if number else 'prices:':<9} {line}" for number, line in enumerate(lines)]
+
+
+def price_words(source: str, periods: Sequence[tuple[float, Rates]]) -> list[str]:
+    """Return lines that say what a million tokens cost at which hours of a day, and who says so."""
     hours: dict[Rates, list[str]] = {}
-    begins = [at for at, _ in found.price_periods]
-    for (at, rates), end in zip(found.price_periods, [*begins[1:], None], strict=True):
+    begins = [at for at, _ in periods]
+    for (at, rates), end in zip(periods, [*begins[1:], None], strict=True):
         since = "now" if at == begins[0] else _hour(at)
         hours.setdefault(rates, []).append(f"{since} on" if end is None else f"{since} to {_hour(end)}")
     lines = [
         _rates(rates) + (f", {' and '.join(spans)} UTC" if len(hours) > 1 else "") for rates, spans in hours.items()
     ]
-    lines.append(f"by {found.price_source}")
-    return [f"{'' if number else 'prices:':<9} {line}" for number, line in enumerate(lines)]
+    return [*lines, f"by {source}"]
 
 
 def _hour(at: float) -> str:

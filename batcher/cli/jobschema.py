@@ -97,6 +97,7 @@ def _add_rules(job: dict[str, Schema], sections: dict[str, Schema]) -> None:
     """Say in the schema's words what the validators of the job's types check."""
     endpoint, simulator = sections["Endpoint"]["properties"], sections["Simulator"]["properties"]
     output, rows = sections["Output"]["properties"], sections["Input"]["properties"]
+    del job["name"]["default"]  # it is the file's stem
     job["version"] = {"description": job["version"]["description"], "const": 1}
     for key in (endpoint["api_key_env"], simulator["api_key_env"]):
         _text_of(key).update({"pattern": rf"^{_VARIABLE_NAME}$|\$\{{", "not": {"anyOf": _KEY}})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from batcher.errors import InputError, JobError
 from batcher.job import Job
 from batcher.part import RESULT
 from batcher.prompt import Builder, PromptError
+from batcher.wholerow import ROW
 
 MODEL: Final = "deepseek-v4-flash"
 #: columns that are listed in a comment, and the widest name among them
@@ -165,25 +166,33 @@ def _templates(look: Look, task: Task) -> Iterator[str]:
             " rename the one to ask about to a word of letters, digits and underscores"
         )
     yield "\n# Columns of the input, for the templates:\n"
-    width = min(_WIDEST, max(map(len, look.columns)) + 6)
+    width = min(_WIDEST, max(len(usable.get(name, name)) for name in look.columns) + 6)
     for name, kind in list(look.columns.items())[:_LISTED]:
-        shown = f"{{{{ {name} }}}}" if name in usable else json.dumps(name)
+        shown = f"{{{{ {usable[name]} }}}}" if name in usable else json.dumps(name)
         yield f"#   {shown:<{width}}  {kind}{'' if name in usable else '; rename it to use it'}\n"
     if len(look.columns) > _LISTED:
         yield f"#   and {len(look.columns) - _LISTED} more\n"
     yield _block("system_prompt", task.system_prompt)
-    yield _block("prompt", f"{task.prompt}\n\n{{{{ {_main_column(look, usable)} }}}}")
+    yield _block("prompt", f"{task.prompt}\n\n{{{{ {usable[_main_column(look, list(usable))]} }}}}")
 
 
-def template_columns(names: Iterable[str]) -> list[str]:
-    """Return the columns that a template can name, which a trial shows: `my-text` and `range` are none of them."""
-    return [name for name in names if _is_filled_in(name)]
+def template_columns(names: Iterable[str]) -> dict[str, str]:
+    """Return how a template writes each column that it can use: by its name, else through `row`, as a trial shows."""
+    names = list(names)
+    found = {name: next((way for way in _ways(name, names) if _is_filled_in(name, way)), None) for name in names}
+    return {name: way for name, way in found.items() if way is not None}
 
 
-def _is_filled_in(name: str) -> bool:
+def _ways(name: str, names: Collection[str]) -> Iterator[str]:
+    yield name
+    if ROW not in names and mask(name) == name:
+        yield f"{ROW}[{json.dumps(name)}]"
+
+
+def _is_filled_in(name: str, way: str) -> bool:
     values = {"version": 1, "model": MODEL, "endpoint": {"base_url": "simulator"}, "input": {"path": "in"}}
     try:
-        job = Job.model_validate({**values, "prompt": f"{{{{ {name} }}}}", "output": {"path": "out"}})
+        job = Job.model_validate({**values, "prompt": f"{{{{ {way} }}}}", "output": {"path": "out"}})
         body = Builder(job, load_catalogue().schema_of(MODEL)).build({name: _MARK}).body
     except (JobError, PromptError):
         return False

@@ -115,7 +115,7 @@ class Endpoint(_Section):
     timeouts: Annotated[Timeouts, BeforeValidator(_section)] = Field(
         default_factory=Timeouts, description="How long an attempt may take."
     )
-    max_response_bytes: int = Field(default=16 << 20, ge=1024, description="Size above which an answer is cut off.")
+    max_response_bytes: int = Field(default=16 << 20, ge=1024, description="Bytes; a larger answer fails its row.")
     ca_file: LocalPath | None = Field(default=None, description="Certificates to trust instead of the system's (PEM).")
     headers: Annotated[dict[str, str], BeforeValidator(_section)] = Field(
         default_factory=dict, repr=False, description="Further request headers; secrets as ${VARIABLE}."
@@ -191,23 +191,31 @@ class Limits(_Section):
     )
     requests_per_minute: int | None = Field(default=None, ge=1, description="Attempts started per minute at most.")
     tokens_per_minute: int | None = Field(default=None, ge=1, description="Tokens of prompts and answers per minute.")
-    max_attempts: int = Field(default=6, ge=1, description="Attempts after which a row fails.")
+    max_attempts: int = Field(
+        default=6, ge=1, description="Attempts that fail for the row's own sake, after which it fails."
+    )
     max_outage_s: float = Field(default=43200.0, ge=0, description="Seconds without an answer after which a run ends.")
-    max_inflight_mb: int = Field(default=128, ge=1, description="Megabytes of requests and answers held at a time.")
+    max_inflight_mb: int = Field(
+        default=128,
+        ge=1,
+        description="Megabytes of requests and answers held at a time, so that huge prompts do not multiply.",
+    )
     max_total_tokens: int | None = Field(
         default=None, ge=1, description="Tokens of prompts and answers, of all runs together, at which a run stops."
     )
     max_cost_usd: float | None = Field(
         default=None, gt=0, description="US dollars, of all runs together, at which a run stops; needs known prices."
     )
-    max_runtime_s: float | None = Field(default=None, gt=0, description="Seconds after which one run stops.")
+    max_runtime_s: float | None = Field(
+        default=None, gt=0, description="Seconds after which one run stops, as in a nightly window."
+    )
     max_unsure_share: float = Field(
         default=1.0,
         ge=0,
-        description="Attempts perhaps paid for in vain, per completed row, at which a run stops.",
+        description="Attempts perhaps paid for in vain, per completed row, at which a run stops (after 100).",
     )
     max_full_disk_s: float = Field(default=60.0, ge=0, description="Seconds to wait for room on a full disk.")
-    grace_s: float = Field(default=60.0, ge=0, description="Seconds to finish rows in flight after a stop.")
+    grace_s: float = Field(default=60.0, ge=0, description="Seconds to finish rows in flight after Ctrl-C or SIGTERM.")
 
 
 class Pricing(_Section):
@@ -259,7 +267,9 @@ class Job(_Section):
         default=None, repr=False, description="Template of the prompt: {{ column }}; rows may bring prompts instead."
     )
     parameters: Annotated[dict[str, Any], BeforeValidator(_section)] = Field(
-        default_factory=dict, repr=False, description="Parameters of the model's form schema, and `extra` for others."
+        default_factory=dict,
+        repr=False,
+        description="Parameters of the API, as `batcher models NAME` lists them, and `extra` for others.",
     )
     limits: Annotated[Limits, BeforeValidator(_section)] = Field(
         default_factory=Limits, description="How hard the endpoint is pressed."

@@ -42,6 +42,7 @@ class Questions:
     def __init__(self, results: Results) -> None:
         self._results = results
         self._builder = _builder(results.job)
+        self._builder.check_columns(results.plan.schema.names)
         self._originals = _Originals(results.plan)
         template, system = results.job["prompt"], results.job["system_prompt"] or ""
         self._verbatim = template is None and "{" not in system
@@ -59,7 +60,8 @@ class Questions:
 
     def _question(self, row_index: int, values: dict[str, Any]) -> Question:
         shard = next(shard for shard in self._results.plan.shards if row_index < shard.end_row)
-        exact = self._verbatim or self._is_parquet(shard) or not any(map(_may_differ, values.values()))
+        same = self._verbatim or self._is_parquet(shard) or not any(map(_may_differ, values.values()))
+        exact = same and not self._builder.needs_whole_rows  # of which some may not be carried
         try:
             if exact:
                 return Question(self._build(values))

@@ -42,7 +42,7 @@ class CannotStartError(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, SIGINT or the end of the lifeline; return the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     level = logging.WARNING if arguments.stdin_lifeline else logging.INFO
     logging.basicConfig(stream=sys.stderr, level=level, format="simulator: %(message)s")
     _raise_descriptor_limit()
@@ -55,9 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="batcher simulator", description=DESCRIPTION)
-    add = parser.add_argument
+def parser() -> argparse.ArgumentParser:
+    """The simulator's options, each with its help."""
+    made = argparse.ArgumentParser(prog="batcher simulator", description=DESCRIPTION)
+    add = made.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", type=int, default=0, help="port to listen on (default: any free one)")
     add(
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="another seed gives other texts and latencies (default: %(default)s)")
     add("--model", metavar="NAME", help="the only model served (default: any)")
     add("--stdin-lifeline", action="store_true", help="leave when standard input ends")
-    return parser
+    return made
 
 
 def _options(arguments: argparse.Namespace) -> SimulatorOptions:

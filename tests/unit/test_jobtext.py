@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -125,16 +126,21 @@ def test_names_that_batcher_adds_are_kept_apart() -> None:
 
 
 def test_columns_that_no_template_can_name() -> None:
-    """Such columns are listed with what to do; if there is no other, there can be no job."""
-    assert template_columns(["text", "my text", "my-text", "range", "not", "a.b", "x | upper", "", "größe", "1st"]) == [
-        "text",
-        "größe",
-    ]
+    """Such columns are reached through `row`; where a column is called so, they are listed with what to do.
+
+    If there is no other, there can be no job.
+    """
+    odd = ["my text", "my-text", "range", "not", "a.b", "x | upper", "", "1st", "}} {{ text", 'a"b', "a\\b", "a\nb"]
+    assert template_columns(["text", "größe"]) == {"text": "text", "größe": "größe"}
+    assert template_columns(odd) == {name: f"row[{json.dumps(name)}]" for name in odd}
+    assert template_columns(["row", *odd, "sk-0123456789abcdef"]) == {"row": "row"}
     text = text_of(seen({"my text": "a long one", "note": "b"}))
+    assert re.search(r'^#   {{ row\["my text"\] }} +text$', text, re.MULTILINE)
+    assert request_of(loaded(text), {"note": "b", "my text": "x"})["messages"][-1]["content"].endswith("x")
+    text = text_of(seen({"my text": "a long one", "row": "b"}))
     assert re.search(r'^#   "my text" +text; rename it to use it$', text, re.MULTILINE)
-    assert request_of(loaded(text), {"note": "b", "my text": "x"})["messages"][-1]["content"].endswith("b")
-    with pytest.raises(InputError, match=r'"my text".*rename'):
-        text_of(seen({"my text": "a"}))
+    with pytest.raises(InputError, match=r'"sk-0123456789abcdef".*rename'):
+        text_of(seen({"sk-0123456789abcdef": "a"}))
 
 
 def test_an_id_tells_rows_apart() -> None:

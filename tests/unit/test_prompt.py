@@ -262,3 +262,48 @@ def test_a_template_that_calls_a_function() -> None:
     builder = builder_of(make_job(Path("/nowhere"), prompt="{% for n in range(3) %}{{ n }}{{ text }}{% endfor %}"))
     builder.check_columns(["text"])
     assert orjson.loads(builder.build({"text": "a"}).body)["messages"] == [user("0a1a2a")]
+
+
+def test_row_stands_for_all_columns() -> None:
+    """Columns whose names are no words are reached through `row`, which can also be walked through as a whole."""
+    row = {"customer name": "Ann", "a-b": None, "text": "hi", "n": {"x": [1]}}
+    texts = {
+        '{{ row["customer name"] }}: {{ text }}': "Ann: hi",
+        "{{ row['customer name'] }}{{ row['a-b'] }}{{ row.text }}": "Annhi",
+        "{% for name in row %}{{ name }};{% endfor %}": "customer name;a-b;text;n;",
+        "{% for name, value in row|items %}{{ value }};{% endfor %}": 'Ann;;hi;{"x":[1]};',
+        "{{ row }}": '{"customer name":"Ann","a-b":null,"text":"hi","n":{"x":[1]}}',
+        '{{ row.none|default("no") }}{% if row["b c"] is defined %}{{ row["b c"] }}{% endif %}': "no",
+        '{{ row.get("none", "no") }}{{ row.clear() }}': "no",
+    }
+    for template, text in texts.items():
+        builder = builder_of(make_job(Path("/nowhere"), prompt=template))
+        builder.check_columns(row)
+        assert builder.needs_whole_rows
+        assert orjson.loads(builder.build(row).body)["messages"] == [user(text)]
+    assert len(row) == 4, "a template changes no row"
+    assert not builder_of(make_job(Path("/nowhere"))).needs_whole_rows
+
+
+def test_columns_through_row_are_checked() -> None:
+    """A column that the input lacks is found before the run, one that a row lacks fails that row and is named."""
+    template = '{{ row["customer name"] }}{{ row.text }} but row["this"] as text'
+    builder = builder_of(make_job(Path("/nowhere"), prompt=template))
+    assert builder.columns == {"customer name", "text"}
+    with pytest.raises(JobError, match="no column 'customer name'; did you mean 'customer-name'"):
+        builder.check_columns(["customer-name", "text"])
+    with pytest.raises(PromptError, match="no column 'customer name', which the prompt template needs"):
+        builder.build({"text": "a"})
+    for optional in ("{{ row.x is defined }}", "{{ row.x | d(1) }}", '{{ row["x"]|default(1) }}{{ row.x }}'):
+        assert not builder_of(make_job(Path("/nowhere"), prompt=optional)).columns
+
+
+def test_a_column_called_row_is_that_column() -> None:
+    """Where the input has one, `row` means it, also in a row that lacks it; a variable of the template comes first."""
+    builder = builder_of(make_job(Path("/nowhere"), prompt="{{ row }}"))
+    builder.check_columns(["row", "text"])
+    assert builder.columns == {"row"}
+    assert orjson.loads(builder.build({"row": "r", "text": "a"}).body)["messages"] == [user("r")]
+    with pytest.raises(PromptError, match="no column 'row'"):
+        builder.build({"text": "a"})
+    assert body({"rows": ["a"]}, prompt="{% for row in rows %}{{ row }}{% endfor %}")["messages"] == [user("a")]

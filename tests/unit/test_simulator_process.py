@@ -12,7 +12,7 @@ import pytest
 
 from batcher.errors import JobError, StorageError
 from batcher.simulator import SimulatorOptions, main, start
-from batcher.simulator.serve import _options, _parser
+from batcher.simulator.serve import _options, parser
 from tests.harness import digest
 from tests.simulator_client import CHAT, FORM, PROMPT, ask, connect, counts, ended, http_request, lines, wait_until
 
@@ -86,7 +86,7 @@ def test_options_and_arguments_say_the_same() -> None:
         model="m",
     )
     for options in (SimulatorOptions(), full):
-        assert _options(_parser().parse_args(options.arguments())) == options
+        assert _options(parser().parse_args(options.arguments())) == options
 
 
 @pytest.mark.parametrize(
