@@ -30,6 +30,7 @@ from batcher.prompt import SHAPES, Builder, PromptError
 from batcher.records import Secret
 from batcher.rundir import carried_columns, planned, refuse_other_job
 from batcher.source import find_files, read
+from batcher.structured.columns import AnswerColumns
 
 T = TypeVar("T")
 
@@ -242,7 +243,8 @@ def _check_output(page: Page, job: Job, plan: Plan | None) -> None:
 def _foresee(job: Job, plan: Plan) -> bool:
     """Return whether a run has begun there; raise what a run would refuse to begin with, without beginning."""
     refuse_other_job(job.output.path, job, plan)
-    _ = PartFormat(carried_columns(plan.schema, job), job.output.prefix, fingerprint="", version="").schema
+    carried, answers = carried_columns(plan.schema, job), AnswerColumns.of(job.identity())
+    _ = PartFormat(carried, job.output.prefix, fingerprint="", version="", answers=answers).schema
     return planned(job.output.path) is not None
 
 

@@ -19,9 +19,11 @@ from batcher.config.explain import checked, sections
 from batcher.config.yamlfile import read
 from batcher.errors import JobError
 from batcher.job import values as jobvalues
+from batcher.job.answerschema import check_flatten, load_answer_schema
 from batcher.job.localpath import expanded
 from batcher.job.model import Endpoint, Engine, Input, Job, Limits, Output, Simulator, Timeouts
 from batcher.records import Secret
+from batcher.structured import json_schema_of
 
 __all__ = [
     "Endpoint",
@@ -58,11 +60,13 @@ def load_job(path: Path | str, *, overrides: Sequence[str] = (), environ: Mappin
     # the folder is taken without links, so that one job has one output folder however it is named
     path = Path(os.path.realpath(Path(path).parent), Path(path).name)
     catalogue, problems = _catalogue(document)
+    load_answer_schema(document)
     schema = _check_parameters(document, catalogue) if catalogue else None
     document.values.setdefault("name", path.stem)
     job = checked(document, Job, context={"folder": path.parent, "path": path}, unknown=partial(_hint, schema))
     if job is not None:
         _check_output_apart(document, job)
+        check_flatten(document, job)
     problems = [*document.problems(), *problems]
     if job is None or problems:
         raise JobError(problems)
@@ -100,7 +104,7 @@ def _check_parameters(document: Document, catalogue: Catalogue) -> FormSchema | 
         document.report(("catalogue",), "does not describe the model of this job")
     given = parameters if isinstance(parameters, dict) else {}
     for name, value in given.items():
-        if name != "extra":
+        if name != "extra" and not (name == "response_format" and json_schema_of(given) and schema.parameter(name)):
             _check_parameter(document, schema, name, value)
             # a row may want the rest in another form; what is always a mapping becomes one here
             given[name] = schema.sent(name, value, "form")
