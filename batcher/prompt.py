@@ -95,6 +95,11 @@ class Builder:
         raise PromptError("the row has no prompt, no messages and no body, and the job has no prompt template")
 
     @property
+    def schema_in_prompt(self) -> bool:
+        """The schema of the answers stands in the system prompt, since it cannot be sent otherwise."""
+        return self._instruction is not None
+
+    @property
     def columns(self) -> frozenset[str]:
         """The columns that the templates need."""
         return frozenset().union(*self._used.values())

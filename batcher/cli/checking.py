@@ -157,6 +157,9 @@ def _check_prompt(page: Page, job: Job, schema: FormSchema, plan: Plan | None, k
     source = "each row brings its own " + " or ".join(own) if job.prompt is None else "the template is filled in"
     needed = f"; needed columns: {', '.join(sorted(builder.columns))}" if builder.columns else ""
     page.say("ok", "prompt", f"{source}{needed}")
+    if builder.answers is not None:
+        how = "in the system prompt, with json_object" if builder.schema_in_prompt else "as response_format json_schema"
+        page.say("ok", "schema", f"valid JSON Schema, sent {how}; answers are held against it")
     requests = page.attempt("input", lambda: _sample(plan, builder, key)) or Requests()
     _say_requests(page, requests, schema)
     return requests
