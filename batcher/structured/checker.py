@@ -110,7 +110,10 @@ def read_json(content: str | None) -> Checked:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         return Checked(None, None, (_short(f"the answer is not JSON: {error}" if text else "the answer is empty"),))
-    return Checked(value, orjson.dumps(value).decode())
+    try:
+        return Checked(value, orjson.dumps(value).decode())
+    except orjson.JSONEncodeError:  # it writes 254 levels, and reads 1024
+        return Checked(None, None, ("the answer is nested too deeply",))
 
 
 def unfenced(content: str) -> str:
