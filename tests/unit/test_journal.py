@@ -112,7 +112,7 @@ def test_a_row_is_leased_released_and_answered(path: Path) -> None:
 
 
 def test_a_draft_waits_for_a_better_answer(path: Path) -> None:
-    """It is durable with the release that brings it, gives way to a later one, and says nothing once the row is done."""
+    """It is durable with the release that brings it, gives way to a later one, and to the row's outcome."""
     journal = Journal(path)
     journal.lease([1, 2])
     journal.attempts()
