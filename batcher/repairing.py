@@ -9,6 +9,7 @@ failures that `limits.max_attempts` bounds. Nothing is sent or stored here.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 from batcher.completion import parse
 from batcher.pending import Pending
@@ -29,6 +30,7 @@ class Repairing:
         checked, draft = self._answers.check(completion), pending.draft
         repairs = 0 if draft is None else draft.repairs
         if not checked.valid and self._answers.is_worth_repairing(completion, repairs):
+            pending.refusals, pending.refused_since_s = 0, inf  # the endpoint can bear this row
             latency_s = now_s - pending.sent_at_s
             pending.draft = Draft(pending.row_index, body, latency_s, pending.requested_at, repairs + 1)
             return self._answers.repair(pending.prompt.body, completion, checked)

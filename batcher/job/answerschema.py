@@ -6,34 +6,46 @@ A file of a schema is JSON, and its path is relative to the job file. Nothing is
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from batcher.config.document import Document
 from batcher.job.localpath import expanded
-from batcher.job.model import Job
 from batcher.structured import Answers, SchemaError, full_form, json_schema_of
 from batcher.structured.fields import flat_fields
+
+if TYPE_CHECKING:
+    from batcher.job.model import Job
 
 _PATH: Final = ("parameters", "response_format")
 _MOST_BYTES: Final = 1 << 20
 
 
+def with_answer_schema(parameters: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return parameters whose `response_format`, if it names a schema, holds that in the full form.
+
+    Raises:
+        SchemaError: the schema cannot be read, or is none.
+    """
+    found = full_form(parameters.get("response_format"), lambda text: _read(folder, text))
+    if found is None:
+        return parameters
+    _ = Answers(found["json_schema"]["schema"], 0).checker  # refuses what is no schema
+    return {**parameters, "response_format": found}
+
+
 def load_answer_schema(document: Document) -> None:
-    """Replace a schema in `parameters.response_format` by the full form with the schema in it; note what is wrong."""
+    """Bring a schema in the document's `parameters` into the full form; note what is wrong with it, at its place."""
     parameters = document.value(("parameters",))
     if not isinstance(parameters, dict):
         return
-    folder = Path(document.name).parent
     try:
-        found = full_form(parameters.get("response_format"), lambda text: _read(folder, text))
-        if found is not None:
-            _ = Answers(found["json_schema"]["schema"], 0).checker  # refuses what is no schema
-            parameters["response_format"] = found
+        document.values["parameters"] = with_answer_schema(parameters, Path(document.name).parent)
     except SchemaError as error:
         inner = (*_PATH, "json_schema")
         document.report(inner if inner in document.places else _PATH, str(error))
+        del parameters["response_format"]  # it is told once
 
 
 def _read(folder: Path, text: str) -> Any:

@@ -23,8 +23,10 @@ from pydantic import (
     field_validator,
 )
 
+from batcher.job.answerschema import with_answer_schema
 from batcher.job.baseurl import SIMULATOR, base_url_problem, proxy_problem
-from batcher.job.localpath import LocalPath, Patterns
+from batcher.job.localpath import LocalPath, Patterns, folder_of
+from batcher.structured import SchemaError
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -280,6 +282,14 @@ class Job(_Section):
     engine: Annotated[Engine, BeforeValidator(_section)] = Field(
         default_factory=Engine, description="Who works on the shards."
     )
+
+    @field_validator("parameters")
+    @classmethod
+    def _check_answer_schema(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        try:
+            return with_answer_schema(value, folder_of(info))
+        except SchemaError as error:
+            raise ValueError(f"response_format: {error}") from None
 
     _path: Path = PrivateAttr(default=Path("job.yaml"))
 

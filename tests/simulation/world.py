@@ -90,6 +90,8 @@ class MemoryShard:
 class MemoryFeed:
     """What the worker needs of `Feed`: chunks of rows of the shards without a part."""
 
+    answers = None
+
     def __init__(self, world: World, shards: Iterable[Shard], breaks: float) -> None:
         self._world, self._shards, self._breaks = world, list(shards), breaks
         self._shard: MemoryShard | None = None

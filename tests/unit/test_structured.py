@@ -136,6 +136,15 @@ def test_only_fields_can_become_columns(load: Load, response_format: Any, said: 
         load(response_format, flatten=True)
 
 
+def test_a_job_made_in_python_may_name_a_schema_in_the_same_ways(tmp_path: Path) -> None:
+    """Without a file around it, too, a path is relative to the job's folder, and what is no schema is refused."""
+    (tmp_path / "s.json").write_bytes(orjson.dumps(SCHEMA))
+    job = make_job(tmp_path, parameters={"response_format": {"json_schema": "s.json"}})
+    assert job.parameters["response_format"] == full("s")
+    with pytest.raises(ValueError, match="response_format: not a JSON schema"):
+        make_job(tmp_path, parameters={"response_format": {"json_schema": {"type": 3}}})
+
+
 def test_schema_and_columns_determine_the_result_and_repairs_do_not(load: Load) -> None:
     """A run is not resumed with another schema or other columns; how often to repair may change between runs."""
     job = load({"json_schema": SCHEMA}, flatten=True)
