@@ -101,6 +101,9 @@ class MemoryFeed:
         """See `Feed`."""
         return self._shard is None or self._shard.unread == 0
 
+    def give_up(self) -> None:
+        """See `Feed`; a chunk is read in no time here."""
+
     def next(self) -> Feeding | None:
         """See `Feed`."""
         world = self._world
