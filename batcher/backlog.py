@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from batcher.pending import Pending
+from batcher.records import Prompt
 
 
 class Backlog:
@@ -103,6 +104,11 @@ class Backlog:
     def all_waiting(self) -> Iterable[Pending]:
         """Return the rows that wait, in no order."""
         return (pending for _, _, pending in self._waiting)
+
+    def rewritten(self, pending: Pending, request: bytes) -> None:
+        """Give a row that is being sent another request."""
+        self._unsettled_bytes += len(request) - len(pending.prompt.body)
+        pending.prompt = Prompt(request, pending.prompt.json_mode)
 
     def settled(self, pending: Pending) -> None:
         """Note that a row has its outcome: its request is not needed any more."""

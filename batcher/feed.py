@@ -14,6 +14,7 @@ from batcher.pending import Pending
 from batcher.plan import Plan
 from batcher.prompt import Builder, PromptError
 from batcher.records import ApiError, Outcome, Row, Shard
+from batcher.repairing import resumed
 from batcher.rundir import RunDir
 from batcher.shard import OpenShard
 from batcher.source import Chunk, GivenUp, read
@@ -40,6 +41,11 @@ class Feed:
         self._rundir = rundir
         self._builder = builder
         self._tried, self._spent = rundir.journal.attempts(), rundir.journal.spent()
+        #: what answers have to be like; None: nothing
+        self.answers = builder.answers
+        self._drafts = rundir.journal.drafts() if self.answers else {}
+        if self.answers:
+            _ = self.answers.checker  # compiled here, on a thread
         self._carried = rundir.form.carried.names
         self._shard: OpenShard | None = None
 
@@ -89,7 +95,11 @@ class Feed:
             raise PromptError(row.problem)
         attempts, ambiguous = self._tried.pop(row.row_index, (0, 0))
         prompt = self._builder.build(row.values)
-        return Pending(row.row_index, shard, prompt, attempts, ambiguous, self._spent.pop(row.row_index, None))
+        draft = self._drafts.pop(row.row_index, None)
+        if draft is not None and self.answers is not None:
+            prompt = resumed(prompt, draft, self.answers)
+        spent = self._spent.pop(row.row_index, None)
+        return Pending(row.row_index, shard, prompt, attempts, ambiguous, spent, draft=draft)
 
 
 def _unaskable(row: Row, message: str) -> Outcome:

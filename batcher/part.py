@@ -25,6 +25,7 @@ from batcher.durable import create
 from batcher.errors import JobError, StorageError
 from batcher.measured import Measured, Sums
 from batcher.records import ApiError, Completion, Outcome, Shard, Totals
+from batcher.structured.columns import AnswerColumns
 
 #: a part is written in row groups of about this size, in Arrow's memory format; larger ones make the peak of memory
 ROW_GROUP_BYTES = 4 << 20
@@ -97,6 +98,8 @@ class PartFormat:
     #: of the run, as in the manifest
     fingerprint: str
     version: str
+    #: what answers with a schema add to the columns of `RESULT`; None without one
+    answers: AnswerColumns | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -105,7 +108,9 @@ class PartFormat:
         Raises:
             JobError: an input column has the name of an added one.
         """
-        added = [field.with_name(self.prefix + field.name) for field in RESULT]
+        own = [*RESULT, *(self.answers.fields if self.answers else ())]
+        added = [field.with_name(self.prefix + field.name) for field in own]
+        _refuse_twice([field.name for field in own])
         taken = sorted({field.name for field in added} & set(self.carried.names))
         if taken:
             names = ", ".join(repr(name) for name in taken)
@@ -141,7 +146,7 @@ def write_part(
     totals = Totals()
     try:
         with create(temporary) as file, _writer(file, form) as writer:
-            results = _with_results(shard, form.schema, carried, outcomes, totals)
+            results = _with_results(shard, form, carried, outcomes, totals)
             for table in row_groups(results, form.schema, ROW_GROUP_BYTES):
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
             writer.add_key_value_metadata(form.footer(shard, totals))
@@ -199,13 +204,13 @@ def _writer(file: Any, form: PartFormat) -> Iterator[pq.ParquetWriter]:
 
 def _with_results(
     shard: Shard,
-    schema: pa.Schema,
+    form: PartFormat,
     carried: Iterable[pa.RecordBatch],
     outcomes: Callable[[int, int], list[Outcome]],
     totals: Totals,
 ) -> Iterator[pa.RecordBatch]:
     """Put the result columns beside the carried ones, and add up `totals`."""
-    first = shard.first_row
+    first, schema = shard.first_row, form.schema
     for batch in carried:
         end = first + batch.num_rows
         start = first
@@ -214,7 +219,8 @@ def _with_results(
             if [o.row_index for o in found] != list(range(start, start + len(found))) or not found:
                 raise StorageError(f"the journal lacks outcomes of rows {start} to {end - 1}")
             columns = batch.slice(start - first, len(found)).columns
-            yield pa.RecordBatch.from_arrays([*columns, *result_columns(found, totals)], schema=schema)
+            results = result_columns(found, totals, form.answers)
+            yield pa.RecordBatch.from_arrays([*columns, *results], schema=schema)
             start += len(found)
         first = end
 
@@ -256,14 +262,25 @@ def measure_part(path: Path, prefix: str) -> Measured:
     return Measured(*(sums(completed[prefix + name]) for name in names))
 
 
-def result_columns(outcomes: list[Outcome], totals: Totals) -> list[pa.Array]:
-    """Return the columns of `RESULT` of some rows, and add them up in `totals`."""
-    rows = [_result_row(outcome, totals) for outcome in outcomes]
-    return [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), RESULT, strict=True)]
+def _refuse_twice(names: Sequence[str]) -> None:
+    """Raise JobError if a field of the answers has the name of another column that is added."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise JobError(
+            f"output.flatten: the answers have a field {', '.join(map(repr, twice))}, which is the name of a column"
+            " that batcher adds: give output.flatten a text to put before the fields, for example 'answer_'"
+        )
 
 
-def _result_row(outcome: Outcome, totals: Totals) -> tuple[Any, ...]:
-    """Values of one row in the order of `RESULT`."""
+def result_columns(outcomes: list[Outcome], totals: Totals, answers: AnswerColumns | None = None) -> list[pa.Array]:
+    """Return the columns of `RESULT` and those of `answers` of some rows, and add the rows up in `totals`."""
+    rows = [_result_row(outcome, totals, answers) for outcome in outcomes]
+    fields = [*RESULT, *(answers.fields if answers else ())]
+    return [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), fields, strict=True)]
+
+
+def _result_row(outcome: Outcome, totals: Totals, answers: AnswerColumns | None) -> tuple[Any, ...]:
+    """Values of one row in the order of `RESULT`, then those of its answer's own columns."""
     answer = parse(outcome.body) if outcome.body else None
     totals.ambiguous += outcome.ambiguous
     totals.count(outcome)
@@ -275,9 +292,13 @@ def _result_row(outcome: Outcome, totals: Totals) -> tuple[Any, ...]:
         unreadable = ApiError("the stored answer cannot be read as a completion", code="unreadable")
         error = asdict(outcome.error or unreadable)
     status = "completed" if error is None else "failed"
+    valid = outcome.valid if error is None else None
+    totals.invalid += valid is False
+    content = answer.content if isinstance(answer, Completion) else None
     return (
         outcome.row_index, status, *_answer_columns(outcome, answer if isinstance(answer, Completion) else None),
         error, outcome.attempts, outcome.latency_s, _microseconds(outcome.requested_at),
+        *(answers.values(content, valid) if answers else ()),
     )  # fmt: skip
 
 

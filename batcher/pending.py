@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from random import Random
 
 from batcher.budget import Reserved
-from batcher.records import ApiError, Outcome, Prompt, Spent, Usage
+from batcher.records import ApiError, Draft, Outcome, Prompt, Spent, Usage
 from batcher.retry import Action, Verdict, backoff_s
 from batcher.shard import OpenShard
 
@@ -50,6 +50,8 @@ class Pending:
     number: int = 0
     #: what the budget has put aside for the current attempt
     reserved: Reserved | None = None
+    #: an answer that does not match the job's schema, for which a better one is being asked; `prompt` asks for that
+    draft: Draft | None = None
 
     def exhausted(self, verdict: Verdict, now_s: float, *, succeeded_at_s: float, max_attempts: int) -> bool:
         """Count an attempt that failed; whether it was the last one this row may have.
@@ -97,7 +99,9 @@ class Pending:
             self.spent.add(spent)
         return spent
 
-    def outcome(self, body: bytes, now_s: float, error: ApiError | None = None) -> Outcome:
+    def outcome(
+        self, body: bytes, now_s: float, error: ApiError | None = None, *, valid: bool | None = None
+    ) -> Outcome:
         """Return the outcome that the current attempt decided: completed if there is no error."""
         spent = self.spent or _NOTHING
         return Outcome(
@@ -113,4 +117,19 @@ class Pending:
             cached_tokens=spent.cached_tokens,
             completion_tokens=spent.completion_tokens,
             cost_usd=spent.cost_usd,
+            valid=valid,
+        )
+
+    def at_worst(self, outcome: Outcome) -> Outcome:
+        """Return an outcome, or in place of a failure the earlier answer, if there is one."""
+        if self.draft is None or outcome.status == "completed":
+            return outcome
+        return replace(
+            outcome,
+            status="completed",
+            body=self.draft.body,
+            latency_s=self.draft.latency_s,
+            requested_at=self.draft.requested_at,
+            error=None,
+            valid=False,
         )

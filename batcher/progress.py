@@ -39,6 +39,8 @@ class Figures:
     cost_usd: float | None = None
     #: answers whose cost is not known, so that `cost_usd` is too low
     unpriced: int = 0
+    #: of the completed rows those whose answers do not match the job's JSON schema
+    invalid: int = 0
     #: how many requests the limiter allows at the moment
     limit: int = 0
     #: why nothing is being sent, in words, or None

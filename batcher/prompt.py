@@ -11,6 +11,11 @@ A template has Jinja's syntax (rendered by minijinja, which has no way out to Py
 boolean, list or mapping as JSON; a column that a row lacks fails that row. `row` stands for all columns, unless one is
 called so. Row data is never read as a template.
 
+A schema of the answers (`response_format: {json_schema: ...}`) is sent as such where both the request format and the
+model take one: with `request_format: messages`, unless the catalogue says that the model knows no json_schema. Else
+the request asks for a JSON object and the schema stands at the end of the system prompt. Either way the answers are
+held against it, so that a row cannot bring a response_format of its own.
+
 Pure: nothing here knows files, time or the network. No error of this module repeats a row's text.
 """
 
@@ -28,6 +33,8 @@ from batcher.catalogue import FormSchema
 from batcher.errors import JobError
 from batcher.job import Job
 from batcher.records import Prompt
+from batcher.structured import Answers
+from batcher.structured.repair import instruction, with_instruction
 from batcher.wholerow import ROW, columns_through_row
 
 #: steps a template may take for one row, so that a loop over hostile data ends
@@ -56,6 +63,10 @@ class Builder:
         self._parameters = {key: value for key, value in job.parameters.items() if key != "extra"}
         self._extra: dict[str, Any] = dict(job.parameters.get("extra", {}))
         self._own = frozenset(parameter.name for parameter in schema.parameters) - {"system_prompt", "prompt"}
+        #: what the answers have to be like, beyond being answers; None: nothing
+        self.answers = Answers.of(job.parameters, job.output.repair_attempts)
+        in_prompt = self.answers is not None and (self._form or not schema.takes_json_schema)
+        self._instruction = instruction(self.answers.schema) if self.answers and in_prompt else None
         self._settings = self._render_parameters(self._parameters)
         self._json_mode = _is_json_mode(self._parameters)
         self._env = minijinja.Environment(undefined_behavior="strict", finalizer=_as_text)
@@ -88,6 +99,11 @@ class Builder:
                 self._overrides(values),
             )
         raise PromptError("the row has no prompt, no messages and no body, and the job has no prompt template")
+
+    @property
+    def schema_in_prompt(self) -> bool:
+        """The schema of the answers stands in the system prompt, since it cannot be sent otherwise."""
+        return self._instruction is not None
 
     @property
     def columns(self) -> frozenset[str]:
@@ -195,6 +211,10 @@ class Builder:
         )
 
     def _finish(self, fields: dict[str, Any], own: Mapping[str, Any] | None) -> Prompt:
+        if self.answers is not None and own and "response_format" in own:
+            raise PromptError("the row brings a response_format of its own, but the job's json_schema is for all rows")
+        if self._instruction is not None:
+            fields = with_instruction(fields, self._instruction)
         request = {"model": self._model, **fields, **self._settings}
         json_mode = self._json_mode
         if own:
@@ -219,6 +239,8 @@ class Builder:
 
     def _render_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters as this request format writes them."""
+        if self._instruction is not None:
+            parameters = {**parameters, "response_format": "json_object"}
         sent = {name: self._schema.sent(name, value, self._format) for name, value in parameters.items()}
         if sent.get("stream") and not self._form:
             sent["stream_options"] = {"include_usage": True, **(sent.get("stream_options") or {})}

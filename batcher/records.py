@@ -235,6 +235,21 @@ class Outcome:
     cached_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: float | None = None
+    #: of a completed row whose job has a JSON schema, whether the answer matches it
+    valid: bool | None = None
+
+
+@dataclass(slots=True)
+class Draft:
+    """An answer that does not match the job's JSON schema, of a row that is asked once more for a better one."""
+
+    row_index: int
+    #: as it was received
+    body: bytes
+    latency_s: float
+    requested_at: float
+    #: how often the row was asked for a better one, this time included
+    repairs: int
 
 
 @dataclass(slots=True)
@@ -251,6 +266,8 @@ class Totals:
     cost_usd: float = 0.0
     #: rows that used tokens at an unknown price, so that `cost_usd` is too low
     unpriced: int = 0
+    #: of the completed rows those whose answers do not match the job's JSON schema
+    invalid: int = 0
 
     @property
     def rows(self) -> int:
@@ -273,6 +290,7 @@ class Totals:
         self.cached_tokens += other.cached_tokens
         self.cost_usd += other.cost_usd
         self.unpriced += other.unpriced
+        self.invalid += other.invalid
 
     def count(self, spent: Spent | Outcome) -> None:
         """Add what one row used."""

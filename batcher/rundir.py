@@ -13,8 +13,8 @@
         tmp/                         rebuilt at will
 
 A shard is done when the journal says that its part is published. What a crash may leave in between is settled in
-`begin`: a part in place that the journal doesn't know is checked and adopted, rows that were on their way are counted.
-The worker may ask this module where things are; this module knows no request, no reply and no event loop.
+`begin`: a part in place that the journal doesn't know is adopted, rows that were on their way are counted. The worker
+may ask this module where things are; it knows no request, no reply and no event loop.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ from batcher.part import PartFormat, check_part, measure_part
 from batcher.plan import Plan
 from batcher.progress import Figures
 from batcher.records import Shard, Standing, Totals
+from batcher.structured.columns import AnswerColumns
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 3
-#: parts that are read to measure rows; their tens of thousands of rows say enough
-_MEASURED_PARTS = 16
+FORMAT_VERSION = 4
+_MEASURED_PARTS = 16  # their tens of thousands of rows say enough
 
 
 class RunDir:
@@ -104,7 +104,8 @@ class RunDir:
         refuse_other_job(self.path, job, plan)
         identity = _as_json(job.identity())
         fingerprint = hashlib.sha256(orjson.dumps([identity, plan.digests], option=orjson.OPT_SORT_KEYS)).hexdigest()
-        self._form = PartFormat(carried_columns(plan.schema, job), job.output.prefix, fingerprint[:32], _own_version())
+        carried, answers = carried_columns(plan.schema, job), AnswerColumns.of(identity)
+        self._form = PartFormat(carried, job.output.prefix, fingerprint[:32], _own_version(), answers)
         _ = self._form.schema  # refuses names that collide, before anything is written
         try:
             shutil.rmtree(self.tmp, ignore_errors=True)
@@ -252,8 +253,7 @@ def planned(path: Path) -> Plan | None:
 
 def refuse_other_job(path: Path, job: Job, plan: Plan) -> None:
     """Raise ResumeError if an output folder holds a run with which this would not go on; names the keys."""
-    manifest = _read_json(path / ".batcher" / "manifest.json")
-    if manifest is None:
+    if (manifest := _read_json(path / ".batcher" / "manifest.json")) is None:
         return
     if manifest.get("format") != FORMAT_VERSION:
         raise ResumeError(f"{path} was written by another version of batcher; use a new output folder")
@@ -299,6 +299,7 @@ def figures_of(plan: Plan, totals: Totals) -> Figures:
         completion_tokens=totals.completion_tokens,
         cost_usd=totals.known_cost_usd if totals.rows else None,
         unpriced=totals.unpriced,
+        invalid=totals.invalid,
     )
 
 

@@ -32,8 +32,10 @@ from batcher.outage import Outages
 from batcher.pending import Pending
 from batcher.pricing import Prices
 from batcher.progress import Figures
-from batcher.records import Fault, FaultKind, Outcome, Reply, Signal, Spent, Totals
+from batcher.records import Draft, Fault, FaultKind, Outcome, Reply, Signal, Spent, Totals
+from batcher.repairing import Repairing
 from batcher.retry import Action, Doubt, Verdict, is_row_specific, safely_judged
+from batcher.structured import Answers
 from batcher.window import Window
 
 _log = logging.getLogger(__name__)
@@ -83,11 +85,13 @@ class Settling:
         figures: Figures,
         rules: Rules,
         stop: Callable[[BatcherError], None],
+        answers: Answers | None = None,
     ) -> None:
         self._journal, self._rows, self._window, self._figures = journal, rows, window, figures
         self._limiter, self._guard, self._random = rules.limiter, rules.guard, rules.random
         self._budget, self._prices = rules.budget, rules.prices
         self._stop = stop
+        self._repairing = Repairing(answers)
         self._max_attempts = job.limits.max_attempts
         self._quota = RetryQuota(job.limits.concurrency)
         self._unsure = UnsureBudget(job.limits.max_unsure_share, job.limits.concurrency)
@@ -129,7 +133,7 @@ class Settling:
         pending.attempts += 1
         self._count_money(pending, verdict)
         if verdict.action is Action.COMPLETE:
-            self._complete(pending, result, now_s)
+            self._complete(pending, verdict, result, now_s)
             return
         self.trouble = result.message if isinstance(result, Fault) else f"HTTP {result.status}"
         if verdict.action is Action.STOP:
@@ -182,7 +186,7 @@ class Settling:
 
     # -- what becomes of the row
 
-    def _complete(self, pending: Pending, result: Reply | Fault, now_s: float) -> None:
+    def _complete(self, pending: Pending, verdict: Verdict, result: Reply | Fault, now_s: float) -> None:
         self._succeeded_at_s = now_s
         self._sound_at_s = max(self._sound_at_s, pending.sent_at_s)
         self._completed += 1
@@ -190,13 +194,27 @@ class Settling:
         if self._outages.succeeded(pending.number, now_s):
             self._forgive_waiting()
         self._quota.succeeded()
-        self._rows.settled(pending)
-        self._window.record(pending.outcome(result.body, now_s), pending.shard)
+        self._take(pending, self._repairing.decide(pending, verdict.completion, result.body, now_s), now_s)
         if not self.stopping:
             for held in self._guard.succeeded(pending.sent_at_s):
                 self._decide(held, now_s)
             if self._suspects and not self._limiter.suspecting:
                 self._clear(now_s, pending.sent_at_s)
+
+    def _take(self, pending: Pending, decided: Outcome | bytes, now_s: float) -> None:
+        """Record an answer, or ask for a better one at once; the one there is becomes durable before."""
+        if isinstance(decided, Outcome):
+            self._rows.settled(pending)
+            self._window.record(decided, pending.shard)
+            return
+        self._rows.rewritten(pending, decided)
+        self._figures.retries += 1
+        self.release(pending, pending.draft)
+        self._rows.wait(pending, now_s)
+
+    def _record_failure(self, outcome: Outcome, pending: Pending) -> None:
+        """Record that a row got no answer; one that has an earlier answer ends with that."""
+        self._window.record(pending.at_worst(outcome), pending.shard)
 
     def _forgive_waiting(self) -> None:
         """After an outage the failures of rows that wait do not count, if all of them fell into it."""
@@ -225,17 +243,17 @@ class Settling:
         overloads = verdict.action is Action.RETRY_FREE and verdict.signal is Signal.OVERLOADED
         return long and overloads and self._completed > 0 and self._rows.is_down_to(FEW_SUSPECTS - 1)
 
-    def release(self, pending: Pending) -> None:
-        """Note that a row is not on its way any more, and has no outcome."""
+    def release(self, pending: Pending, draft: Draft | None = None) -> None:
+        """Note that a row is not on its way any more, and has no outcome; `draft` is an answer that is news."""
         self._journal.release(
-            pending.row_index, attempts=pending.attempts, ambiguous=pending.ambiguous, spent=pending.spent
+            pending.row_index, attempts=pending.attempts, ambiguous=pending.ambiguous, spent=pending.spent, draft=draft
         )
 
     def _fail(self, held: Held, now_s: float) -> None:
         """Record a failure, or hold it back until a success shows that it is the row's own."""
         self._rows.settled(held.pending)
         if held.outcome.error is not None and is_row_specific(held.outcome.error):
-            self._window.record(held.outcome, held.pending.shard)
+            self._record_failure(held.outcome, held.pending)
             return
         self.release(held.pending)
         if self._guard.failed(held):
@@ -255,7 +273,7 @@ class Settling:
         if held.excusable and (not held.pending.excuses or self._outages.covers(held.pending.failing_since_s)):
             self._ask_again(held.pending, now_s)
         else:
-            self._window.record(held.outcome, held.pending.shard)
+            self._record_failure(held.outcome, held.pending)
 
     def _ask_again(self, pending: Pending, now_s: float) -> None:
         pending.forgive()
@@ -290,7 +308,7 @@ class Settling:
         self._suspects = [one for one in self._suspects if one.pending.sent_at_s > sent_at_s]
         for suspect in suspects:
             if suspect.verdict.doubt is Doubt.ROW:
-                self._window.record(suspect.outcome, suspect.pending.shard)
+                self._record_failure(suspect.outcome, suspect.pending)
             else:
                 self._ask_again(suspect.pending, now_s)
 
@@ -312,7 +330,7 @@ class Settling:
             if held.excusable and patient:
                 self._take_back(held.pending, now_s)  # for one attempt: it may be the row after all
             else:
-                self._window.record(held.outcome, held.pending.shard)
+                self._record_failure(held.outcome, held.pending)
         return False  # their commits are awaited
 
     def _conclude_suspects(self, now_s: float) -> None:

@@ -85,6 +85,7 @@ class Window:
             figures.failed += 1
         else:
             figures.completed += 1
+            figures.invalid += outcome.valid is False
 
     def _check(self, shard: OpenShard) -> None:
         if shard.ready:

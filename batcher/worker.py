@@ -73,7 +73,7 @@ class Worker:
         self._in_flight = 0
         size = window_size(job.limits.concurrency, job.output.rows_per_part)
         self._window = Window(rundir.journal, size, figures)
-        self._settling = Settling(job, rundir.journal, self._rows, self._window, figures, rules, self.stop)
+        self._settling = Settling(job, self._journal, self._rows, self._window, figures, rules, self.stop, feed.answers)
 
         self._idle: list[asyncio.Future[Pending]] = []
         self._slots = 0

@@ -15,7 +15,7 @@ TESTS = Path(__file__).parent
 LAYERS = [
     ["measured"],
     ["errors", "records", "progress", "durable", "config", "tuning", "columns", "wholerow"],
-    ["catalogue", "selection", "timeline", "lock", "outage", "given", "loop"],
+    ["catalogue", "selection", "timeline", "lock", "outage", "given", "loop", "structured"],
     ["job"],
     ["source", "prompt", "client", "completion", "journal", "pricing"],
     ["plan", "retry", "limits", "part", "budget"],
@@ -24,6 +24,7 @@ LAYERS = [
     ["export"],
     ["shard", "forecast"],
     ["pending"],
+    ["repairing"],
     ["feed"],
     ["backlog", "window", "guard"],
     ["settling"],
@@ -95,6 +96,8 @@ def test_the_simulator_is_known_only_to_the_engine_and_the_command_line() -> Non
         ("vl_convert", {"report"}),
         ("tenacity", {"retry"}),
         ("genai_prices", {"pricing"}),
+        ("jsonschema", {"structured"}),
+        ("referencing", {"structured"}),
     ],
 )
 def test_a_library_is_known_to_one_part_only(library: str, homes: set[str]) -> None:

@@ -135,6 +135,9 @@ class FormSchema(_Frozen):
     clamped_while_thinking: dict[str, _Range] = Field(
         default_factory=dict, description="Parameters that are moved into a range while it thinks."
     )
+    takes_json_schema: bool = Field(
+        default=True, description="Whether response_format takes a JSON schema; else it goes into the system prompt."
+    )
     json_mode_needs: str | None = Field(default=None, description="The word a prompt needs in JSON mode.")
     notes: _Names = Field(default=(), description="Facts for the user, a sentence each.")
     parameters: Annotated[tuple[FormParameter, ...], BeforeValidator(listed)] = Field(

@@ -129,6 +129,7 @@ def show(
     target: Target,
     count: Annotated[int, typer.Option("-n", metavar="N", min=1, help="how many rows")] = 5,
     failed: Annotated[bool, typer.Option("--failed", help="only failed rows")] = False,
+    invalid: Annotated[bool, typer.Option("--invalid", help="only answers that do not match the schema")] = False,
     grep: Annotated[str | None, typer.Option(metavar="TEXT", help="only rows with this text in a column")] = None,
     row: Annotated[int | None, typer.Option(metavar="K", min=0, help="the row with this row_index")] = None,
     full: Annotated[bool, typer.Option("--full", help="do not cut long texts")] = False,
@@ -137,7 +138,7 @@ def show(
     """Show rows with prompt, completion and usage, also of a run that works."""
     from batcher.cli.showing import Choice, show_rows
 
-    return show_rows(target, Choice(count, row, failed, grep), full=full, as_json=as_json)
+    return show_rows(target, Choice(count, row, failed, grep, invalid), full=full, as_json=as_json)
 
 
 @app.command()

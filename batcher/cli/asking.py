@@ -24,10 +24,14 @@ from batcher.job import Job
 from batcher.prompt import Builder
 from batcher.records import Completion, Fault, FaultKind, Reply
 from batcher.retry import Action, Verdict, judge
+from batcher.structured import Answers as Wanted
 
 #: the word that JSON mode wants is in it
 QUESTION: Final = "Answer with the word ok, or if you are to answer in JSON, with {}."
 MAX_TOKENS: Final = 16
+#: the same where the answer is to match a schema
+QUESTION_OF_SCHEMA: Final = "This is a test of the form of your JSON answer. Make up any short values that fit."
+MAX_TOKENS_OF_SCHEMA: Final = 300
 #: a person waits
 PATIENCE_S: Final = 120.0
 
@@ -109,11 +113,13 @@ def tiny_requests(job: Job, schema: FormSchema) -> list[bytes]:
     """Return a request with the job's parameters and a short answer; then, since some models want no such bound, as it
     would be without one."""
     plain = job.model_copy(update={"prompt": None, "system_prompt": None})
-    request: dict[str, Any] = orjson.loads(Builder(plain, schema).build({"prompt": QUESTION}).body)
+    builder = Builder(plain, schema)
+    question, most = (QUESTION_OF_SCHEMA, MAX_TOKENS_OF_SCHEMA) if builder.answers else (QUESTION, MAX_TOKENS)
+    request: dict[str, Any] = orjson.loads(builder.build({"prompt": question}).body)
     request.pop("n", None)
     bound = "max_completion_tokens" if "max_completion_tokens" in request else "max_tokens"
     allowed = request.get(bound)
-    short = {**request, bound: min(allowed, MAX_TOKENS) if isinstance(allowed, int) else MAX_TOKENS}
+    short = {**request, bound: min(allowed, most) if isinstance(allowed, int) else most}
     return [orjson.dumps(body) for body in ((short,) if short == request else (short, request))]
 
 
@@ -132,8 +138,20 @@ def findings(job: Job, answers: Answers) -> Iterator[Finding]:
     served = completion.model
     named = f", served as {_shown(served)}" if served and served != job.model else ""
     yield "ok", "model", f"{job.model}{named}{_listed(job.model, answers.models)}"
+    if (wanted := Wanted.of(job.parameters, 0)) is not None:
+        yield _schema_finding(wanted, completion)
     if answers.balance is not None:
         yield "ok" if answers.balance.available else "warn", "balance", _balance(answers.balance)
+
+
+def _schema_finding(wanted: Wanted, completion: Completion) -> Finding:
+    checked = wanted.check(completion)
+    if checked.valid:
+        return "ok", "schema", "its answer matches the schema"
+    if completion.finish_reason != "stop":
+        return "warn", "schema", "the answer to the tiny request is not finished, so nothing is known about the schema"
+    kind = "JSON, but does not match the schema" if checked.text is not None else "no JSON"
+    return "warn", "schema", f"its answer is {kind}; rows like that are asked again (output.repair_attempts)"
 
 
 def _completion(job: Job, answers: Answers) -> Completion:

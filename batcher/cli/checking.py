@@ -34,6 +34,7 @@ from batcher.prompt import SHAPES, Builder, PromptError
 from batcher.records import Secret
 from batcher.rundir import carried_columns, planned, refuse_other_job
 from batcher.source import find_files, read
+from batcher.structured.columns import AnswerColumns
 
 T = TypeVar("T")
 
@@ -161,6 +162,9 @@ def _check_prompt(page: Page, job: Job, schema: FormSchema, plan: Plan | None, k
     source = "each row brings its own " + " or ".join(own) if job.prompt is None else "the template is filled in"
     needed = f"; needed columns: {', '.join(sorted(builder.columns))}" if builder.columns else ""
     page.say("ok", "prompt", f"{source}{needed}")
+    if builder.answers is not None:
+        how = "in the system prompt, with json_object" if builder.schema_in_prompt else "as response_format json_schema"
+        page.say("ok", "schema", f"valid JSON Schema, sent {how}; answers are held against it")
     requests = page.attempt("input", lambda: _sample(plan, builder, key)) or Requests()
     _say_requests(page, requests, schema)
     return requests
@@ -258,7 +262,8 @@ def _check_output(page: Page, job: Job, plan: Plan | None) -> None:
 def _foresee(job: Job, plan: Plan) -> bool:
     """Return whether a run has begun there; raise what a run would refuse to begin with, without beginning."""
     refuse_other_job(job.output.path, job, plan)
-    _ = PartFormat(carried_columns(plan.schema, job), job.output.prefix, fingerprint="", version="").schema
+    carried, answers = carried_columns(plan.schema, job), AnswerColumns.of(job.identity())
+    _ = PartFormat(carried, job.output.prefix, fingerprint="", version="", answers=answers).schema
     return planned(job.output.path) is not None
 
 

@@ -106,6 +106,7 @@ def _add_rules(job: dict[str, Schema], sections: dict[str, Schema]) -> None:
         "anyOf": [_path(), {"type": "array", "items": _path(), "minItems": 1}],
     }
     next(inner for inner in output["columns"]["anyOf"] if inner.get("type") == "array")["uniqueItems"] = True
+    _text_of(output["flatten"])["pattern"] = r"^[A-Za-z0-9_]+$|\$\{"
     output["prefix"]["pattern"] = r"^[A-Za-z0-9_]*$|\$\{"
     sections["Engine"]["properties"]["processes"].update({"minimum": 1, "maximum": 1})
     _add_endpoint_rules(sections["Endpoint"], endpoint)

@@ -117,6 +117,9 @@ def render_report(report: Standing) -> str:
     ]
     if totals.ambiguous:
         lines.append(f"{totals.ambiguous} requests were sent but no answer was seen; they may have been paid for")
+    if totals.invalid:
+        answers = "1 answer does" if totals.invalid == 1 else f"{totals.invalid} answers do"
+        lines.append(f"{answers} not match the schema: {command('show', path_word(report.path), '--invalid')}")
     if totals.failed:
         lines.append(f"why:    {command('failures', path_word(report.path))}")
     lines.append(f"output: {place} ({report.parts} {'part' if report.parts == 1 else 'parts'})")

@@ -19,6 +19,7 @@ from batcher.cli.text import block, cells, line, put
 from batcher.results import Results
 from batcher.results.asked import Question, Questions
 from batcher.results.plain import dumps, json_rows
+from batcher.structured import Answers
 
 #: of a longer conversation only the last messages are shown without --full
 _MAX_MESSAGES = 6
@@ -27,12 +28,13 @@ _NARROWEST = 20
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which rows to show: one, or the first `count` that failed and hold a text, where that is asked."""
+    """Which rows to show: one, or the first `count` that failed, do not match the schema or hold a text, as asked."""
 
     count: int
     row: int | None = None
     failed: bool = False
     text: str | None = None
+    invalid: bool = False
 
 
 def show_rows(target: Path, choice: Choice, *, full: bool, as_json: bool) -> int:
@@ -41,7 +43,9 @@ def show_rows(target: Path, choice: Choice, *, full: bool, as_json: bool) -> int
     with results_of(target) as results:
         if choice.row is not None and not 0 <= choice.row < results.rows:
             raise typer.BadParameter(f"there is no row {choice.row}: the input has {results.rows} rows, from 0")
-        questions = Questions(results)
+        if choice.invalid and results.answers is None:
+            raise typer.BadParameter("--invalid: the answers of this run have no JSON schema")
+        questions, answers = Questions(results), Answers.of(results.job["parameters"], 0)
         shown = 0
         for batch in _chosen(results, choice):
             rows = json_rows(batch, set(results.carried))
@@ -49,7 +53,7 @@ def show_rows(target: Path, choice: Choice, *, full: bool, as_json: bool) -> int
                 if as_json:
                     put(dumps(_record(results, row, question)).decode())
                 else:
-                    put("\n".join([*_page(results, row, question, width, full=full), ""]))
+                    put("\n".join([*_page(results, row, question, answers, width, full=full), ""]))
                 shown += 1
         _say_what_is_missing(results, choice, shown)
     return 0
@@ -61,6 +65,9 @@ def _chosen(results: Results, choice: Choice) -> Iterator[pa.RecordBatch]:
         return
     left = choice.count
     for batch in results.batches(status="failed" if choice.failed else None):
+        if choice.invalid:
+            valid = batch.column(results.column("valid"))
+            batch = batch.filter(pc.fill_null(pc.invert(valid), fill_value=False))
         found = batch if choice.text is None else batch.filter(_holding(results, batch, choice.text))
         if found.num_rows:
             yield found.slice(0, left)
@@ -106,10 +113,16 @@ def _say_what_is_missing(results: Results, choice: Choice, shown: int) -> None:
 # -- for people
 
 
-def _page(results: Results, row: dict[str, Any], question: Question, width: int, *, full: bool) -> Iterator[str]:
+def _page(
+    results: Results, row: dict[str, Any], question: Question, answers: Answers | None, width: int, *, full: bool
+) -> Iterator[str]:
     get = _getter(results, row)
     yield _heading(results, row, width)
-    for name, text in _texts(get, question, full=full):
+    wrong = answers.checker.check(get("completion")).problems if answers is not None and get("valid") is False else ()
+    for name, text in (
+        *_texts(get, question, full=full),
+        *([("does not match the schema", "\n".join(wrong))] * bool(wrong)),
+    ):
         if text is None:
             yield line(name, width)
         else:

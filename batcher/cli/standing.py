@@ -88,6 +88,7 @@ def _counted(folder: Path) -> dict[str, Any]:
                 "completion_tokens": totals.completion_tokens,
                 "cost_usd": totals.known_cost_usd if totals.rows else None,
                 "unpriced": totals.unpriced,
+                "invalid": totals.invalid,
             }
     except BatcherError:  # a damaged folder is the next run's to refuse; the last report still stands
         return {}

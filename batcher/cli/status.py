@@ -98,6 +98,8 @@ def render_status(folder: Path, standing: dict[str, Any]) -> str:
         f"tokens: {standing['prompt_tokens']:,} prompt, {standing['completion_tokens']:,} completion",
         f"cost:   {cost_words(standing.get('cost_usd'), standing.get('unpriced', 0), done, standing['total'])}",
     ]
+    if standing.get("invalid"):
+        lines.append(f"schema: {standing['invalid']} of the completed rows do not match it")
     if standing["ambiguous"]:
         lines.append(f"unsure: {standing['ambiguous']} requests may have been paid for without an answer")
     if standing["why_waiting"]:

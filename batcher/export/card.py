@@ -46,6 +46,8 @@ _COLUMNS: Final = {
     "attempts": "requests made for the row",
     "latency_s": "seconds from request to answer",
     "requested_at": "when the request was sent",
+    "parsed": "the answer as JSON text, null where it is none",
+    "valid": "whether the answer matches the JSON schema that was asked for",
 }
 
 
@@ -91,7 +93,11 @@ def _schema(results: Results) -> Iterator[str]:
     inputs = set(results.carried)
     lines = []
     for field in results.schema:
-        what = "input" if field.name in inputs else _COLUMNS[field.name.removeprefix(results.prefix)]
+        what = (
+            "input"
+            if field.name in inputs
+            else _COLUMNS.get(field.name.removeprefix(results.prefix), "a field of the answer")
+        )
         lines.append(f"| {_code(field.name)} | {_code(str(field.type))} | {what} |")
     yield "## Columns"
     yield "\n".join(["| column | type | |", "| --- | --- | --- |", *lines])

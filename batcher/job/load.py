@@ -19,9 +19,11 @@ from batcher.config.explain import checked, sections
 from batcher.config.yamlfile import read
 from batcher.errors import JobError
 from batcher.job import values as jobvalues
+from batcher.job.answerschema import check_flatten, load_answer_schema
 from batcher.job.localpath import expanded
 from batcher.job.model import Endpoint, Job
 from batcher.records import Secret
+from batcher.structured import json_schema_of
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ def job_of(
     jobvalues.refuse_literal_keys(document)
     jobvalues.interpolate(document, os.environ if environ is None else environ)
     catalogue, problems = _catalogue(document)
+    load_answer_schema(document)
     schema = _check_parameters(document, catalogue) if catalogue else None
     if path is None:
         document.values.setdefault("version", 1)
@@ -85,6 +88,7 @@ def job_of(
         job = with_input(job)
     if job is not None:
         _check_output_apart(document, job)
+        check_flatten(document, job)
     problems = [*document.problems(), *problems]
     if job is None or problems:
         raise JobError(problems)
@@ -145,7 +149,7 @@ def _check_parameters(document: Document, catalogue: Catalogue) -> FormSchema | 
         document.report(("catalogue",), "does not describe the model of this job")
     given = parameters if isinstance(parameters, dict) else {}
     for name, value in given.items():
-        if name != "extra":
+        if name != "extra" and not (name == "response_format" and json_schema_of(given) and schema.parameter(name)):
             _check_parameter(document, schema, name, value)
             # a row may want the rest in another form; what is always a mapping becomes one here
             given[name] = schema.sent(name, value, "form")

@@ -18,7 +18,8 @@ def expanded(text: str) -> Path:
     return Path(text).expanduser() if text == "~" or text.startswith("~/") else Path(text)
 
 
-def _folder(info: ValidationInfo) -> Path:
+def folder_of(info: ValidationInfo) -> Path:
+    """Return the folder that relative paths start from."""
     folder = (info.context or {}).get("folder")
     return Path.cwd() if folder is None else Path(folder)  # asked for only if needed: it may have been deleted
 
@@ -32,7 +33,7 @@ def _resolved(value: Any, info: ValidationInfo) -> Any:
         raise ValueError("must name a file or folder")
     if "://" in text:
         raise ValueError("must be a path on this machine, not a URL")
-    return Path(os.path.normpath(_folder(info) / expanded(text)))
+    return Path(os.path.normpath(folder_of(info) / expanded(text)))
 
 
 def _patterns(value: Any, info: ValidationInfo) -> Any:
@@ -51,7 +52,7 @@ def _pattern(value: Any, info: ValidationInfo) -> Any:
         return value
     if glob.has_magic(str(value)) and not path.exists():
         # what looks like a glob in the folder's own name is none
-        return os.path.normpath(Path(glob.escape(str(_folder(info)))) / expanded(str(value)))
+        return os.path.normpath(Path(glob.escape(str(folder_of(info)))) / expanded(str(value)))
     return str(path)
 
 

@@ -23,8 +23,10 @@ from pydantic import (
     field_validator,
 )
 
+from batcher.job.answerschema import with_answer_schema
 from batcher.job.baseurl import SIMULATOR, base_url_problem, proxy_problem
-from batcher.job.localpath import LocalPath, Patterns
+from batcher.job.localpath import LocalPath, Patterns, folder_of
+from batcher.structured import SchemaError
 
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VARIABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -237,12 +239,26 @@ class Output(_Section):
     )
     prefix: str = Field(default="", description="Put before the names of the added columns, when names would collide.")
     rows_per_part: int = Field(default=10000, ge=1, description="Rows of a part; 256 MB of input end one too.")
+    flatten: bool | str = Field(
+        default=False,
+        description="true: the fields of the answers' JSON schema become columns; a text is put before their names.",
+    )
+    repair_attempts: int = Field(
+        default=1, ge=0, le=10, description="How often to ask again where an answer does not match the JSON schema."
+    )
 
     @field_validator("prefix")
     @classmethod
     def _check_prefix(cls, value: str) -> str:
         if not re.fullmatch("[A-Za-z0-9_]*", value):
             raise ValueError("must be made of letters, digits and underscores")
+        return value
+
+    @field_validator("flatten")
+    @classmethod
+    def _check_flatten(cls, value: bool | str) -> bool | str:
+        if isinstance(value, str) and not re.fullmatch("[A-Za-z0-9_]+", value):
+            raise ValueError("must be true, false, or letters, digits and underscores to put before the names")
         return value
 
 
@@ -280,6 +296,14 @@ class Job(_Section):
         default_factory=Engine, description="Who works on the shards."
     )
 
+    @field_validator("parameters")
+    @classmethod
+    def _check_answer_schema(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        try:
+            return with_answer_schema(value, folder_of(info))
+        except SchemaError as error:
+            raise ValueError(f"response_format: {error}") from None
+
     _path: Path | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any) -> None:
@@ -307,5 +331,6 @@ class Job(_Section):
                 "columns": self.output.columns if self.output.columns == "all" else list(self.output.columns),
                 "prefix": self.output.prefix,
                 "rows_per_part": self.output.rows_per_part,
+                **({"flatten": self.output.flatten} if self.output.flatten else {}),
             },
         }

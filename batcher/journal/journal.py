@@ -15,10 +15,19 @@ import orjson
 
 from batcher.errors import StorageError
 from batcher.journal.rescue import find_rescued
-from batcher.journal.tables import Part, insert, measured, note_part, open_totals, outcomes_between, part_of
+from batcher.journal.tables import (
+    Part,
+    insert,
+    measured,
+    note_part,
+    open_drafts,
+    open_totals,
+    outcomes_between,
+    part_of,
+)
 from batcher.journal.writer import Writer
 from batcher.measured import Measured
-from batcher.records import Outcome, Shard, Spent, Totals
+from batcher.records import Draft, Outcome, Shard, Spent, Totals
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +79,10 @@ class Journal(Writer):
         query = "SELECT row_index, spent FROM attempts WHERE spent IS NOT NULL"
         return self._call(lambda db: {row: Spent(**orjson.loads(used)) for row, used in db.execute(query)})
 
+    def drafts(self) -> dict[int, Draft]:
+        """Return `row_index -> draft` of rows that were about to be asked for a better answer, and have no outcome."""
+        return self._call(open_drafts)
+
     def rows_with_outcome(self, shard: Shard) -> set[int]:
         """Return the row indexes of `shard` that have an outcome."""
         query = "SELECT row_index FROM outcomes WHERE row_index >= ? AND row_index < ?"
@@ -111,6 +124,7 @@ class Journal(Writer):
             def drop(db: sqlite3.Connection, bounds: tuple[int, int] = bounds) -> None:
                 db.execute("DELETE FROM outcomes WHERE row_index >= ? AND row_index < ?", bounds)
                 db.execute("DELETE FROM attempts WHERE row_index >= ? AND row_index < ?", bounds)
+                db.execute("DELETE FROM drafts WHERE row_index >= ? AND row_index < ?", bounds)
 
             self._call(drop)
 
@@ -118,7 +132,7 @@ class Journal(Writer):
         """Delete what a crash left of the rows of shards that are published, all at once; for the start of a run."""
 
         def drop(db: sqlite3.Connection) -> None:
-            for table in ("outcomes", "attempts"):
+            for table in ("outcomes", "attempts", "drafts"):
                 bounds = ((shard.first_row, shard.end_row) for shard in shards)
                 db.executemany(f"DELETE FROM {table} WHERE row_index >= ? AND row_index < ?", bounds)  # noqa: S608
 

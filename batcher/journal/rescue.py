@@ -7,6 +7,7 @@ in another one. Every line has a checksum, and counts when the file and its fold
     {"crc32": 123, "entry": {"run": "..."}}
     {"crc32": 123, "entry": {"outcome": {"row_index": 7, "body": "<base64>", ...}}}
     {"crc32": 123, "entry": {"release": [attempts, ambiguous, spent, row_index]}}
+    {"crc32": 123, "entry": {"draft": {"row_index": 7, "body": "<base64>", ...}}}
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import orjson
 from batcher.durable import fsync_folder, write_all
 from batcher.errors import StorageError
 from batcher.journal.tables import Batch
-from batcher.records import ApiError, Outcome
+from batcher.records import ApiError, Draft, Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -56,9 +57,10 @@ class Rescue:
         """Save outcomes and releases; return when they are durable. Raises OSError if there is no place for them."""
         entries: list[dict[str, Any]] = [{"outcome": _as_json(outcome)} for outcome in batch.outcomes]
         entries += [{"release": release} for release in batch.releases]
+        entries += [{"draft": _as_json(draft)} for draft in batch.drafts]
         if entries:
             self._save_lines(b"".join(map(_line, entries)))
-            self.answers += len(batch.outcomes)
+            self.answers += len(batch.outcomes) + len(batch.drafts)
 
     def close(self) -> None:
         """Close the file; what was saved is synced."""
@@ -216,7 +218,7 @@ def _entry(line: bytes) -> dict[str, Any]:
     return entry
 
 
-def _as_json(outcome: Outcome) -> dict[str, Any]:
+def _as_json(outcome: Outcome | Draft) -> dict[str, Any]:
     return {**asdict(outcome), "body": base64.b64encode(outcome.body).decode()}
 
 
@@ -225,6 +227,9 @@ def _add(batch: Batch, entry: dict[str, Any]) -> None:
     if "release" in entry:
         attempts, ambiguous, spent, row_index = entry["release"]
         batch.releases.append((attempts, ambiguous, spent, row_index))
+        return
+    if "draft" in entry:
+        batch.drafts.append(Draft(**{**entry["draft"], "body": base64.b64decode(entry["draft"]["body"])}))
         return
     values = entry["outcome"]
     error = values["error"] and ApiError(**values["error"])

@@ -3,6 +3,8 @@
 attempts   rows that were sent, or are about to be, and have no outcome yet.
            leased = 1: a request may be on its way at this moment. A process that dies leaves it so, and the next
            one counts exactly these as "may have been paid for". `spent` is what answers used that could not be kept
+drafts     answers that do not match the job's schema, of rows that are asked for a better one; of a row with an outcome
+           it says nothing any more
 outcomes   the final result of a row of an open shard; `body` is the answer as it was received
 parts      shards whose part is published, with their totals; their rows are gone from the other tables
 
@@ -23,7 +25,7 @@ from typing import Any, TypeVar
 import orjson
 
 from batcher.measured import Measured, Sums
-from batcher.records import ApiError, Outcome, Spent, Totals
+from batcher.records import ApiError, Draft, Outcome, Spent, Totals
 
 T = TypeVar("T")
 
@@ -35,8 +37,12 @@ CREATE TABLE IF NOT EXISTS attempts (
 CREATE TABLE IF NOT EXISTS outcomes (
   row_index INTEGER PRIMARY KEY, status TEXT NOT NULL, body BLOB NOT NULL, attempts INTEGER NOT NULL,
   ambiguous INTEGER NOT NULL, latency_s REAL, requested_at REAL, error TEXT,
-  prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL,
+  prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL, valid INTEGER,
   checksum INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS drafts (
+  row_index INTEGER PRIMARY KEY, body BLOB NOT NULL, latency_s REAL NOT NULL, requested_at REAL NOT NULL,
+  repairs INTEGER NOT NULL, checksum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS parts (
   shard INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL, totals TEXT NOT NULL, crc32 INTEGER, modified_ns INTEGER,
@@ -58,13 +64,15 @@ class Batch:
     #: (attempts, ambiguous, spent, row_index) of rows that are not on their way any more and have no outcome
     releases: list[tuple[int, int, str | None, int]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    #: answers that are kept in case no better one comes
+    drafts: list[Draft] = field(default_factory=list)
     #: questions and who waits for their answers
     calls: list[tuple[Callable[[sqlite3.Connection], Any], Future[Any]]] = field(default_factory=list)
 
     @property
     def entries(self) -> int:
         """Number of entries that need a transaction."""
-        return len(self.leases) + len(self.releases) + len(self.outcomes)
+        return len(self.leases) + len(self.releases) + len(self.outcomes) + len(self.drafts)
 
     def then(self, later: Batch) -> Batch:
         """Return the entries and questions of both, these first."""
@@ -72,6 +80,7 @@ class Batch:
             self.leases + later.leases,
             self.releases + later.releases,
             self.outcomes + later.outcomes,
+            self.drafts + later.drafts,
             self.calls + later.calls,
         )
 
@@ -110,9 +119,11 @@ def insert(db: sqlite3.Connection, batch: Batch) -> int:
         db.executemany(
             "UPDATE attempts SET leased = 0, attempts = ?, ambiguous = ?, spent = ? WHERE row_index = ?", batch.releases
         )
+    if batch.drafts:
+        db.executemany("INSERT OR REPLACE INTO drafts VALUES (?,?,?,?,?,?)", map(_row_of_draft, batch.drafts))
     if batch.outcomes:
         db.executemany("DELETE FROM attempts WHERE row_index = ?", [(o.row_index,) for o in batch.outcomes])
-        places = "?,?,?,?,?,?,?,?,?,?,?,?,?"
+        places = "?,?,?,?,?,?,?,?,?,?,?,?,?,?"
         new = db.executemany(f"INSERT OR IGNORE INTO outcomes VALUES ({places})", map(_row_of, batch.outcomes)).rowcount  # noqa: S608
     if batch.leases:
         db.executemany(
@@ -135,6 +146,7 @@ def _row_of(outcome: Outcome) -> tuple[Any, ...]:
         outcome.cached_tokens,
         outcome.completion_tokens,
         _real(outcome.cost_usd),
+        None if outcome.valid is None else int(outcome.valid),
     )
     return (*values[:2], outcome.body, *values[2:], _checksum(values, outcome.body))
 
@@ -153,7 +165,7 @@ def outcome_of(row: tuple[Any, ...]) -> Outcome:
     index, status, body, attempts, ambiguous, latency_s, requested_at, error, *spent, checksum = row
     if checksum != _checksum((*row[:2], *row[3:-1]), body):
         raise Damaged(f"the answer to row {index} is not what was written")
-    prompt_tokens, cached_tokens, completion_tokens, cost_usd = spent
+    prompt_tokens, cached_tokens, completion_tokens, cost_usd, valid = spent
     return Outcome(
         row_index=index,
         status=status,
@@ -167,7 +179,24 @@ def outcome_of(row: tuple[Any, ...]) -> Outcome:
         cached_tokens=cached_tokens,
         completion_tokens=completion_tokens,
         cost_usd=cost_usd,
+        valid=None if valid is None else bool(valid),
     )
+
+
+def _row_of_draft(draft: Draft) -> tuple[Any, ...]:
+    values = (draft.row_index, _real(draft.latency_s), _real(draft.requested_at), draft.repairs)
+    return (draft.row_index, draft.body, *values[1:], _checksum(values, draft.body))
+
+
+def open_drafts(db: sqlite3.Connection) -> dict[int, Draft]:
+    """Return `row_index -> draft` of rows without an outcome. Raises Damaged if one is not what was written."""
+    found: dict[int, Draft] = {}
+    query = "SELECT * FROM drafts WHERE row_index NOT IN (SELECT row_index FROM outcomes)"
+    for index, body, latency_s, requested_at, repairs, checksum in db.execute(query):
+        found[index] = Draft(index, body, latency_s, requested_at, repairs)
+        if _row_of_draft(found[index])[-1] != checksum:
+            raise Damaged(f"the first answer to row {index} is not what was written")
+    return found
 
 
 def note_part(db: sqlite3.Connection, part: Part) -> None:
@@ -192,7 +221,8 @@ def open_totals(db: sqlite3.Connection, first_row: int = 0, end_row: int = _END)
         "SELECT coalesce(sum(status = 'completed'), 0), coalesce(sum(status = 'failed'), 0),"
         " coalesce(sum(ambiguous), 0), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0),"
         " coalesce(sum(cached_tokens), 0), coalesce(sum(cost_usd), 0.0),"
-        " coalesce(sum(cost_usd IS NULL AND (prompt_tokens > 0 OR completion_tokens > 0)), 0)"
+        " coalesce(sum(cost_usd IS NULL AND (prompt_tokens > 0 OR completion_tokens > 0)), 0),"
+        " coalesce(sum(valid = 0), 0)"
         " FROM outcomes WHERE row_index >= ? AND row_index < ?",
         bounds,
     ).fetchone()

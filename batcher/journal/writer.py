@@ -30,7 +30,7 @@ from batcher.journal.opening import connect, storage_error
 from batcher.journal.rescue import Rescue
 from batcher.journal.reserve import Reserve, Room
 from batcher.journal.tables import Batch, in_transaction, insert
-from batcher.records import Outcome, Spent
+from batcher.records import Draft, Outcome, Spent
 
 T = TypeVar("T")
 
@@ -80,11 +80,18 @@ class Writer:
             self._waiting.leases.extend(rows)
             self._wake.notify()
 
-    def release(self, row_index: int, *, attempts: int, ambiguous: int, spent: Spent | None = None) -> None:
-        """Note that a leased row is not on its way any more, the attempts made for it so far and what they used."""
+    def release(
+        self, row_index: int, *, attempts: int, ambiguous: int, spent: Spent | None = None, draft: Draft | None = None
+    ) -> None:
+        """Note that a leased row is not on its way any more, the attempts made for it so far and what they used.
+
+        `draft`: the answer that the last of them brought, in case no better one comes.
+        """
         used = None if spent is None else orjson.dumps(spent).decode()
         with self._wake:
             self._waiting.releases.append((attempts, ambiguous, used, row_index))
+            if draft is not None:
+                self._waiting.drafts.append(draft)
             self._wake.notify()
 
     def record(self, outcome: Outcome) -> None:

@@ -48,7 +48,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
     """Yield every key in full, such as `endpoint.timeouts.total_s`, with its value."""
     for name, value in values.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping) and value and name != "json_schema":  # a schema is shown in one piece
             yield from _flat(value, f"{key}.")
         elif value != {}:
             yield key, value

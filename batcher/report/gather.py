@@ -40,6 +40,8 @@ class Findings:
     in_parts: int
     #: requests that may have been paid for though no answer was seen
     ambiguous: int
+    #: of the completed rows those whose answers do not match the job's JSON schema
+    invalid: int
     facts: Facts
     pace: Pace
     #: of the input column that names rows, for the rows that are listed: `row_index -> value`
@@ -63,7 +65,7 @@ def gather(folder: Path, *, job: Job | None = None, summary: Mapping[str, Any] |
     with Results.open(folder) as results:
         facts = collect(_batches(results))
         parts = results.parts()
-        identity = results.job
+        identity, totals = results.job, results.totals()
         return Findings(
             name=folder.resolve().name if job is None else job.name,
             model=identity["model"],
@@ -71,7 +73,8 @@ def gather(folder: Path, *, job: Job | None = None, summary: Mapping[str, Any] |
             rows=results.rows,
             parts=len(parts),
             in_parts=sum(part.shard.rows for part in parts),
-            ambiguous=results.totals().ambiguous,
+            ambiguous=totals.ambiguous,
+            invalid=totals.invalid,
             facts=facts,
             pace=Pace(read_timeline(folder / ".batcher")),
             ids=_ids(results, identity["input"]["id"], _listed(facts)),

@@ -106,6 +106,8 @@ def notices(findings: Findings) -> list[str]:
     if findings.in_parts < facts.rows:
         waiting = facts.rows - findings.in_parts
         said.append(f"{counted(waiting, 'row')} of those shown here have their outcome, but are not in a part yet.")
+    if findings.invalid:
+        said.append(f"The answers of {counted(findings.invalid, 'completed row')} do not match the JSON schema.")
     if findings.ambiguous:
         sent = counted(findings.ambiguous, "request")
         said.append(f"{sent} may have been paid for though no answer was seen.")

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from batcher.catalogue import FormSchema
+from batcher.catalogue import FormSchema, load_catalogue
 from batcher.errors import BatcherError
 from batcher.job import Job
 from batcher.plan import Plan
@@ -23,6 +23,7 @@ from batcher.records import Shard
 from batcher.results.folder import Results
 from batcher.results.plain import input_rows
 from batcher.source import Chunk, read
+from batcher.structured import json_schema_of
 
 #: error codes of rows that no request was made for
 _NEVER_SENT = ("invalid_row", "row_cannot_be_asked")
@@ -131,7 +132,8 @@ def _may_differ(value: Any) -> bool:
 
 
 def _builder(identity: dict[str, Any]) -> Builder:
-    """The builder of a run's prompts; without parameters, which say nothing about them."""
+    """The builder of a run's prompts; without parameters, of which only a schema may say something there."""
+    wanted = {"response_format": identity["parameters"].get("response_format")}
     job = Job.model_validate(
         {
             "version": 1,
@@ -140,7 +142,9 @@ def _builder(identity: dict[str, Any]) -> Builder:
             "input": {"path": "input.jsonl"},
             "system_prompt": identity["system_prompt"],
             "prompt": identity["prompt"],
+            "parameters": wanted if json_schema_of(identity["parameters"]) else {},
             "output": {"path": "out"},
         }
     )
-    return Builder(job, FormSchema(model=job.model, title=job.model))
+    known = load_catalogue().schema_of(job.model)
+    return Builder(job, FormSchema(model=job.model, title=job.model, takes_json_schema=known.takes_json_schema))

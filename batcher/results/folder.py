@@ -25,6 +25,7 @@ from batcher.records import Shard, Status, Totals
 from batcher.results.partfile import part_rows, part_totals
 from batcher.results.wanted import Wanted, open_rows
 from batcher.rundir import FORMAT_VERSION
+from batcher.structured.columns import AnswerColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,13 @@ class Results:
         self.version: str = manifest["batcher"]
         #: what stands before the names of the columns that batcher added
         self.prefix: str = self.job["output"]["prefix"]
+        #: what answers with a schema add to the columns; None without one
+        self.answers = AnswerColumns.of(self.job)
         carried = _carried(self.plan.schema, self.job["output"]["columns"])
         #: the names of the input columns that the output carries
         self.carried: list[str] = carried.names
         #: all columns of a row, the carried ones first, with the types that a part has for whoever reads it
-        self.schema = pa.schema(map(_as_stored, PartFormat(carried, self.prefix, "", "").schema))
+        self.schema = pa.schema(map(_as_stored, PartFormat(carried, self.prefix, "", "", self.answers).schema))
         self._totals: dict[int, Totals] = {}
         self._journal = JournalReader(path / ".batcher" / "journal-0.sqlite")
 
@@ -160,7 +163,7 @@ class Results:
             InputError: columns of the input are wanted of rows without a part, and the input is not there any more.
         """
         names = self.schema.names if columns is None else list(columns)
-        wanted = Wanted(self.schema, self.carried, self.prefix, names, status)
+        wanted = Wanted(self.schema, self.carried, self.prefix, names, status, self.answers)
         end = self.rows if end_row is None else min(end_row, self.rows)
         for shard in self.plan.shards:
             if shard.first_row < end and shard.end_row > first_row:

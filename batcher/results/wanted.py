@@ -13,6 +13,7 @@ from batcher.part import RESULT, result_columns
 from batcher.plan import Plan
 from batcher.records import Outcome, Shard, Status, Totals
 from batcher.source import read
+from batcher.structured.columns import AnswerColumns
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Wanted:
     prefix: str
     names: Sequence[str]
     status: Status | None
+    #: what answers with a schema add to the columns of `RESULT`
+    answers: AnswerColumns | None = None
 
     def __post_init__(self) -> None:
         known = set(self.schema.names)
@@ -61,8 +64,9 @@ class Wanted:
 
     def without_part(self, outcomes: list[Outcome], carried: pa.RecordBatch | None) -> pa.RecordBatch:
         """Return the needed columns of rows whose outcomes and input columns were read."""
-        names = [self.prefix + name for name in RESULT.names]
-        arrays = dict(zip(names, result_columns(outcomes, Totals()), strict=True))
+        fields = [*RESULT, *(self.answers.fields if self.answers else ())]
+        names = [self.prefix + field.name for field in fields]
+        arrays = dict(zip(names, result_columns(outcomes, Totals(), self.answers), strict=True))
         if carried is not None:
             arrays |= zip(carried.schema.names, carried.columns, strict=True)
         return pa.RecordBatch.from_arrays([arrays[name] for name in self.needed], self.needed)

@@ -22,6 +22,8 @@ HTML = "text/html"
 HTML_BODY = b"<!doctype html>\n<title>Sign in</title>\n<h1>Sign in to this network</h1>\n"
 NOT_JSON_BODY = b'{"id": "chatcmpl-", "choices": [{"index": 0, "message": {"role": "assistant", "content": '
 BLANK = " " * 40
+#: JSON that is no object, which schemas of answers ask for
+MISFIT = '["this does not match the schema"]'
 #: bodies with status 200 that hold no tokens
 UNPAID = ("html", "error_in_200")
 
@@ -112,6 +114,8 @@ def _body(question: Question, draft: Draft, step: Step, created: int) -> tuple[s
         return JSON, [(step.error or usual(step.status)).body()]
     if step.body == "blank":
         draft = replace(draft, content=BLANK)
+    elif step.body == "misfit":
+        draft = replace(draft, content=MISFIT)
     elif step.body == "finish_reason":
         draft = replace(draft, finish_reason=step.finish_reason)
     if question.stream or step.body == "stream_cut":

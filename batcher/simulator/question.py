@@ -17,6 +17,10 @@ from batcher.simulator.refusal import Refusal, invalid
 #: fields that carry text of the user's; all others are parameters
 TEXT_FIELDS = frozenset({"messages", "prompt", "system_prompt"})
 SYSTEM_ROLES = frozenset({"system", "developer"})
+#: how batcher begins its words about a schema: in the system prompt, before an answer of a form, after any answer
+INSTRUCTION = "matches this JSON schema:\n"
+REPAIR = "\n\nYour answer was:\n"
+COMPLAINT = "Your answer does not match the JSON schema:"
 RESPONSE_FORMATS = ("text", "json_object", "json_schema")
 #: parameter -> (whole numbers only, least, greatest)
 RANGES: dict[str, tuple[bool, float, float]] = {
@@ -45,6 +49,10 @@ class Question:
     fields: list[str]
     #: flat fields instead of messages
     form: bool
+    #: the JSON schema that the answer is to match, or None
+    schema: dict[str, Any] | None = None
+    #: what follows the prompt where an answer is asked for again: that answer, and what was wrong with it
+    repair: str = ""
 
     @property
     def digest(self) -> str:
@@ -97,14 +105,53 @@ def read_question(body: bytes) -> Question | Refusal:
     problem = _parameter_problem(fields)
     if problem is not None:
         return problem
+    prompt, repair = _without_repair(fields, texts[0])
     return Question(
-        prompt=texts[0],
+        prompt=prompt,
         system=texts[1],
-        sha256=hashlib.sha256(texts[0].encode()).digest(),
+        sha256=hashlib.sha256(prompt.encode()).digest(),
         parameters={name: value for name, value in fields.items() if name not in TEXT_FIELDS},
         fields=list(fields),
         form="prompt" in fields,
+        schema=_schema(fields.get("response_format"), texts[1]),
+        repair=repair,
     )
+
+
+def _without_repair(fields: dict[str, Any], prompt: str) -> tuple[str, str]:
+    """The prompt as it was asked first, and what was added to it since: it is one question, asked again."""
+    if "prompt" in fields:
+        asked, added, rest = prompt.partition(REPAIR)
+        return (asked, added + rest) if COMPLAINT in rest else (prompt, "")
+    messages = fields["messages"]
+    first = next((place for place in range(1, len(messages)) if _complains(messages[place])), None)
+    if first is None:
+        return prompt, ""
+    return _joined(messages[: first - 1]), _joined(messages[first - 1 :])
+
+
+def _joined(messages: list[Any]) -> str:
+    texts = _message_texts(messages)
+    return "" if isinstance(texts, Refusal) else texts[0]
+
+
+def _complains(message: dict[str, Any]) -> bool:
+    return message["role"] == "user" and str(message.get("content")).startswith(COMPLAINT)
+
+
+def _schema(response_format: Any, system: str) -> dict[str, Any] | None:
+    """The JSON schema of a request, as a parameter or at the end of the system prompt."""
+    if isinstance(response_format, dict) and response_format.get("type") == "json_schema":
+        given = response_format.get("json_schema")
+        schema = given.get("schema") if isinstance(given, dict) else None
+    elif (at := system.rfind(INSTRUCTION)) >= 0:
+        try:
+            schema = orjson.loads(system[at + len(INSTRUCTION) :])
+        except orjson.JSONDecodeError:
+            return None
+    else:
+        return None
+    return schema if isinstance(schema, dict) else None
 
 
 def _texts(fields: dict[str, Any]) -> tuple[str, str] | Refusal:

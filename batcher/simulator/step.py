@@ -26,7 +26,7 @@ from batcher.simulator.checks import (
 from batcher.simulator.refusal import Refusal, usual
 
 LONGEST_S = 86400.0
-BODIES = ("blank", "html", "not_json", "empty_choices", "error_in_200", "finish_reason", "stream_cut")
+BODIES = ("blank", "misfit", "html", "not_json", "empty_choices", "error_in_200", "finish_reason", "stream_cut")
 ENDINGS = ("cut", "drop", "reset", "silent")
 ERROR_KEYS = ("code", "type", "message", "param")
 HEADER_NAME = re.compile("[A-Za-z0-9_-]+")
@@ -68,6 +68,7 @@ CHECKS: dict[str, Check] = {
     "reset": yes,
     "silent": yes,
     "blank": yes,
+    "misfit": yes,
     "html": yes,
     "not_json": yes,
     "empty_choices": yes,

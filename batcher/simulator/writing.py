@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from batcher.simulator.invention import value_of
 from batcher.simulator.question import Question
 
 DEFAULT_MODEL = "deepseek-v4-flash"
@@ -98,7 +99,10 @@ def cut_to_tokens(text: str, limit: int) -> str:
 def write(question: Question, random: bytes, *, seed: int, model: str) -> Draft:
     """Answer a question. `random` is the prompt's `noise`."""
     quote = " ".join(question.prompt[-160:].split()[-6:])
-    content = _json_text(random, quote) if question.json_mode else _plain_text(random, quote)
+    if question.schema is not None:
+        content = orjson.dumps(value_of(question.schema, random, quote)).decode()
+    else:
+        content = _json_text(random, quote) if question.json_mode else _plain_text(random, quote)
     reasoning = REASONING.format(quote=quote) if question.thinking else None
     finish_reason = "stop"
     if question.max_tokens is not None and count_tokens(content) > question.max_tokens:
@@ -129,7 +133,7 @@ def _json_text(random: bytes, quote: str) -> str:
 
 def _usage(question: Question, content: str, reasoning: str | None) -> dict[str, Any]:
     system_tokens = count_tokens(question.system)
-    prompt_tokens = system_tokens + count_tokens(question.prompt)
+    prompt_tokens = system_tokens + count_tokens(question.prompt) + count_tokens(question.repair)
     reasoning_tokens = count_tokens(reasoning or "")
     completion_tokens = count_tokens(content) + reasoning_tokens
     return {

@@ -14,7 +14,7 @@ from random import Random
 from batcher.errors import StorageError
 from batcher.journal import Batch
 from batcher.journal.listener import Listener, Nobody
-from batcher.records import Outcome, Spent
+from batcher.records import Draft, Outcome, Spent
 
 
 @dataclass
@@ -115,7 +115,9 @@ class MemoryJournal:
         self._leases += rows
         self._wake()
 
-    def release(self, row_index: int, *, attempts: int, ambiguous: int, spent: Spent | None = None) -> None:
+    def release(
+        self, row_index: int, *, attempts: int, ambiguous: int, spent: Spent | None = None, draft: Draft | None = None
+    ) -> None:
         """See `Writer`."""
         self._releases.append((row_index, Attempts(attempts, ambiguous, False, spent)))
         self._wake()

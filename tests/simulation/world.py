@@ -90,6 +90,8 @@ class MemoryShard:
 class MemoryFeed:
     """What the worker needs of `Feed`: chunks of rows of the shards without a part."""
 
+    answers = None
+
     def __init__(self, world: World, shards: Iterable[Shard], breaks: float) -> None:
         self._world, self._shards, self._breaks = world, list(shards), breaks
         self._shard: MemoryShard | None = None
@@ -98,6 +100,9 @@ class MemoryFeed:
     def opens_shard(self) -> bool:
         """See `Feed`."""
         return self._shard is None or self._shard.unread == 0
+
+    def give_up(self) -> None:
+        """See `Feed`; a chunk is read in no time here."""
 
     def next(self) -> Feeding | None:
         """See `Feed`."""

@@ -9,7 +9,16 @@ import orjson
 import pytest
 
 from batcher.catalogue import load_catalogue
-from batcher.cli.asking import MAX_TOKENS, Answers, Balance, balance_in, findings, models_in, tiny_requests
+from batcher.cli.asking import (
+    MAX_TOKENS,
+    MAX_TOKENS_OF_SCHEMA,
+    Answers,
+    Balance,
+    balance_in,
+    findings,
+    models_in,
+    tiny_requests,
+)
 from batcher.errors import AccountError, BatcherError, EndpointError, EndpointRefusedError
 from batcher.job import Job
 from batcher.records import Fault, FaultKind, Reply
@@ -83,6 +92,35 @@ def test_the_bound_goes_by_the_name_that_the_job_uses(tmp_path: Path) -> None:
     assert short["max_completion_tokens"] == MAX_TOKENS
     assert "max_tokens" not in short
     assert len(requests_of(tmp_path, parameters={"max_tokens": 4})) == 1
+
+
+SCHEMA = {"properties": {"n": {"type": "integer"}}, "required": ["n"]}
+STRUCTURED = {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}}
+
+
+def test_a_schema_has_room_for_an_answer(tmp_path: Path) -> None:
+    """The request asks for something that fits the job's schema, and lets it have more than a word."""
+    short, _ = requests_of(tmp_path, parameters=STRUCTURED)
+    assert short["response_format"] == STRUCTURED["response_format"]
+    assert short["max_tokens"] == MAX_TOKENS_OF_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("content", "finish_reason", "words"),
+    [
+        ('{"n": 3}', "stop", "ok its answer matches the schema"),
+        ('{"n": "secret"}', "stop", "warn its answer is JSON, but does not match the schema"),
+        ("secret", "stop", "warn its answer is no JSON"),
+        ('{"n": ', "length", "warn the answer to the tiny request is not finished"),
+    ],
+)
+def test_it_is_said_whether_the_schema_is_heeded(tmp_path: Path, content: str, finish_reason: str, words: str) -> None:
+    """An answer that does not match is a warning, since rows would be asked again; its words are not repeated."""
+    job = make_job(tmp_path, parameters=STRUCTURED)
+    choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish_reason}
+    found = said(job, Answers(Reply(200, {}, body_of(choices=[choice]))))
+    assert found["schema"].startswith(words)
+    assert "secret" not in str(found)
 
 
 # -- lists and balances ------------------------------------------------------------------------------------------------

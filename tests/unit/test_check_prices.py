@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from batcher.cli.checking import check_job
+from batcher.cli.wanted import Wanted
 from tests.harness import write_job, write_rows
 
 
@@ -29,7 +30,7 @@ def test_prices(tmp_path: Path, capsys: pytest.CaptureFixture[str], settings: li
     """Own prices, unknown ones, and a budget in dollars that nothing can be held against."""
     write_rows(tmp_path / "rows.jsonl", ["a"])
     job = write_job(tmp_path, "simulator", model="some-model")
-    assert check_job(job, settings, offline=True) == code
+    assert check_job(Wanted(job, settings), offline=True) == code
     assert words in capsys.readouterr().out
 
 
@@ -38,7 +39,7 @@ def test_prices_by_the_hour(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     pytest.importorskip("genai_prices")
     write_rows(tmp_path / "rows.jsonl", ["a"])
     job = write_job(tmp_path, "https://api.deepseek.com", model="deepseek-v4-flash")
-    assert check_job(job, [], offline=True) == 0
+    assert check_job(Wanted(job), offline=True) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ok  prices ")]
     assert len(lines) >= 2
     assert all("prompts," in line and "UTC" in line for line in lines[:-1])

@@ -93,6 +93,8 @@ def test_smallest_job_has_documented_defaults(write: Write, tmp_path: Path) -> N
         "columns": "all",
         "prefix": "",
         "rows_per_part": 10000,
+        "flatten": False,
+        "repair_attempts": 1,
     }
     assert job.engine.model_dump() == {"kind": "local", "processes": 1}
 
@@ -366,7 +368,7 @@ parameters:
         "presence_penalty": -2,
         "frequency_penalty": 2,
         "max_tokens": 393216,
-        "response_format": {"type": "json_schema", "json_schema": {}},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {}}},
         "stream": True,
         "reasoning_effort": "max",
         "extra": {"stop": ["x"], "logit_bias": {"5": -1}, "nothing": None},

@@ -15,7 +15,7 @@ import pytest
 from batcher.errors import StorageError
 from batcher.journal import Batch, Journal, Part
 from batcher.journal.opening import connect
-from batcher.records import ApiError, Shard, Spent, Totals
+from batcher.records import ApiError, Draft, Shard, Spent, Totals
 from tests.fakes import Heard, body_of, outcome
 
 
@@ -109,6 +109,33 @@ def test_a_row_is_leased_released_and_answered(path: Path) -> None:
     assert journal.attempts() == {2: (1, 0)}
     assert journal.recover() == 1, "only row 3 is leased"
     journal.close()
+
+
+def test_a_draft_waits_for_a_better_answer(path: Path) -> None:
+    """It is durable with the release that brings it, gives way to a later one, and to the row's outcome."""
+    journal = Journal(path)
+    journal.lease([1, 2])
+    journal.attempts()
+    first, second, other = Draft(1, b"one", 0.5, 1.75, 1), Draft(1, b"two", 0.25, 2.75, 2), Draft(2, b"x", 0.5, 1.75, 1)
+    for draft in (first, second, other):
+        journal.release(draft.row_index, attempts=1, ambiguous=0, spent=Spent(3, None, 5, None), draft=draft)
+    journal.close()
+    again = Journal(path)
+    assert again.drafts() == {1: second, 2: other}
+    again.record(outcome(1, valid=False))
+    assert again.drafts() == {2: other}
+    assert (again.outcomes(0, 9)[0].valid, again.open_totals().invalid) == (False, 1)
+    again.record(outcome(3, valid=True))
+    assert again.open_totals().invalid == 1
+    again.forget(Shard(0, 0, 2, ()))
+    again.close()
+    assert rows_in(path, "drafts") == {2}
+    run_sql(path, "UPDATE drafts SET body = x'79'")
+    again = Journal(path)
+    with pytest.raises(StorageError, match="the first answer to row 2 is not what was written"):
+        again.drafts()
+    with pytest.raises(StorageError):
+        again.close()
 
 
 def held(journal: Journal) -> threading.Event:

@@ -153,7 +153,7 @@ def test_taking_over_fails(path: Path) -> None:
     run_sql(path, "ALTER TABLE outcomes RENAME TO away")
     run_sql(path, "CREATE TABLE outcomes (row_index)")
     again = Journal(path, run="this")
-    with pytest.raises(StorageError, match="13 values"):
+    with pytest.raises(StorageError, match="14 values"):
         again.take_over_rescued()
     with pytest.raises(StorageError):
         again.close()

@@ -18,7 +18,7 @@ from tests.mentions import code_of, wrong_mentions
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 #: a page that a busy person skims; the rest belongs into batcher/cli/help/*.md
-MOST_LINES = 250
+MOST_LINES = 275
 
 
 def section(name: str) -> str:

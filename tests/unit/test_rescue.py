@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from batcher.errors import StorageError
 from batcher.journal.rescue import Rescue, _add, _as_json, _entry, _line, find_rescued
 from batcher.journal.tables import Batch
-from batcher.records import ApiError, Outcome
+from batcher.records import ApiError, Draft, Outcome
 from tests.fakes import outcome
 
 RUN = "this run"
+DRAFT = Draft(5, b"\xff{}", 0.5, 1.75, 1)
 RELEASE = (3, 1, '{"prompt_tokens":7}', 5)
 
 
@@ -74,6 +75,7 @@ OUTCOMES = st.builds(
     | st.builds(ApiError, message=TEXT, code=st.none() | TEXT, http_status=st.none() | st.integers(100, 599)),
     prompt_tokens=st.none() | st.integers(0, 2**40),
     cost_usd=st.none() | st.floats(0, 1e3),
+    valid=st.none() | st.booleans(),
 )
 
 
@@ -94,16 +96,16 @@ def test_batches_are_saved_and_found(folder: Path) -> None:
     rescue.save(Batch(leases=[1, 2]))
     assert list(folder.iterdir()) == [], "a lease is nothing to be saved"
     rescue.save(Batch(outcomes=[outcome(7), outcome(3)]))
-    rescue.save(Batch(outcomes=[outcome(5)], releases=[RELEASE]))
+    rescue.save(Batch(outcomes=[outcome(5)], releases=[RELEASE], drafts=[DRAFT]))
     rescue.close()
-    assert rescue.answers == 3
+    assert rescue.answers == 4
     (path,) = rescue.files
     assert path.parent == folder
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     (rescued,) = find_rescued(folder, RUN)
     with rescued:
         (batch,) = rescued.batches()
-    assert batch == Batch(outcomes=[outcome(7), outcome(3), outcome(5)], releases=[RELEASE])
+    assert batch == Batch(outcomes=[outcome(7), outcome(3), outcome(5)], releases=[RELEASE], drafts=[DRAFT])
     rescued.remove()
     assert list(find_rescued(folder, RUN)) == []
 

@@ -332,7 +332,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         RunDir.open(tmp_path / "file/out")
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"format": 3}', b'{"format": 1, "job": {}}'])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"format": 4}', b'{"format": 1, "job": {}}'])
 def test_a_manifest_that_is_not_ours(tmp_path: Path, job: Job, content: bytes) -> None:
     """It is refused in words, and the folder is free afterwards."""
     with begun(job):

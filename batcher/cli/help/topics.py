@@ -15,6 +15,7 @@ TOPICS: Final = (
     "rows",
     "templates",
     "parameters",
+    "structured",
     "models",
     "columns",
     "files",
