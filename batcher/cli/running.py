@@ -22,6 +22,7 @@ from batcher.errors import BatcherError, BudgetError
 from batcher.job import load_job
 from batcher.progress import Figures, Progress
 from batcher.records import Report
+from batcher.tuning import spare_pandas
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def run_job(
     """Run a job, or `limit` rows of it, print its report, and return the exit code."""
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
     log_to_stderr(level)
+    spare_pandas()
     job = load_job(path, overrides=overrides)
     os.umask(0o077)  # what a run writes holds prompts and answers
     _warn_of_other_writers(job.output.path)
