@@ -21,6 +21,7 @@ from batcher.cli.wanted import Wanted
 from batcher.errors import AccountError, BatcherError, BudgetError
 from batcher.progress import Figures, Progress
 from batcher.records import Standing
+from batcher.tuning import spare_pandas
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def run_job(
     """Run a job, or `limit` rows of it, print its report, and return the exit code."""
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
     log_to_stderr(level)
+    spare_pandas()
     job = wanted.load()
     os.umask(0o077)  # what a run writes holds prompts and answers
     _warn_of_other_writers(job.output.path)

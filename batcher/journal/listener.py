@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from typing import Protocol
@@ -48,10 +49,15 @@ class Nobody:
 
 
 class OnLoop:
-    """Has a listener called on an event loop, from any thread. A loop that has ended needs no telling."""
+    """Has a listener called on an event loop, from any thread. A loop that has ended needs no telling.
+
+    It is called in the context of whoever makes this, not in that of the thread that has news: where the `sniffio`
+    package is installed, anyio knows the running event loop by its context.
+    """
 
     def __init__(self, loop: AbstractEventLoop, listener: Listener) -> None:
         self._loop, self._listener = loop, listener
+        self._context = contextvars.copy_context()
 
     def committed(self, batch: Batch) -> None:
         """See `Listener`."""
@@ -71,4 +77,4 @@ class OnLoop:
 
     def _call(self, news: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(news)
+            self._loop.call_soon_threadsafe(news, context=self._context)

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any, TypeVar
 
 import orjson
@@ -53,6 +54,19 @@ CREATE TABLE IF NOT EXISTS parts (
 
 #: after every row
 _END = (1 << 63) - 1
+
+# Each statement takes many rows: SQLite lets go of Python's lock for every one, and the event loop's thread takes it.
+_LEASE = (
+    "INSERT INTO attempts SELECT value, 0, 0, 1, NULL FROM json_each(?) WHERE true"
+    " ON CONFLICT (row_index) DO UPDATE SET leased = 1"
+)
+_SETTLE = "DELETE FROM attempts WHERE row_index IN (SELECT value FROM json_each(?))"
+#: outcomes that one statement takes
+_TOGETHER = 16
+_RECORD, _RECORD_TOGETHER = (
+    f"INSERT OR IGNORE INTO outcomes VALUES {', '.join(['(?,?,?,?,?,?,?,?,?,?,?,?,?,?)'] * rows)}"  # noqa: S608 - no values
+    for rows in (1, _TOGETHER)
+)
 
 
 @dataclass(slots=True)
@@ -122,15 +136,24 @@ def insert(db: sqlite3.Connection, batch: Batch) -> int:
     if batch.drafts:
         db.executemany("INSERT OR REPLACE INTO drafts VALUES (?,?,?,?,?,?)", map(_row_of_draft, batch.drafts))
     if batch.outcomes:
-        db.executemany("DELETE FROM attempts WHERE row_index = ?", [(o.row_index,) for o in batch.outcomes])
-        places = "?,?,?,?,?,?,?,?,?,?,?,?,?,?"
-        new = db.executemany(f"INSERT OR IGNORE INTO outcomes VALUES ({places})", map(_row_of, batch.outcomes)).rowcount  # noqa: S608
+        db.execute(_SETTLE, (_as_json([one.row_index for one in batch.outcomes]),))
+        new = _record(db, [_row_of(one) for one in batch.outcomes])
     if batch.leases:
-        db.executemany(
-            "INSERT INTO attempts VALUES (?, 0, 0, 1, NULL) ON CONFLICT (row_index) DO UPDATE SET leased = 1",
-            [(row,) for row in batch.leases],
-        )
+        db.execute(_LEASE, (_as_json(batch.leases),))
     return new
+
+
+def _record(db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> int:
+    whole = len(rows) - len(rows) % _TOGETHER
+    new = 0
+    for first in range(0, whole, _TOGETHER):
+        values = tuple(chain.from_iterable(rows[first : first + _TOGETHER]))
+        new += db.execute(_RECORD_TOGETHER, values).rowcount
+    return new + db.executemany(_RECORD, rows[whole:]).rowcount if whole < len(rows) else new
+
+
+def _as_json(rows: list[int]) -> str:
+    return orjson.dumps(rows).decode()
 
 
 def _row_of(outcome: Outcome) -> tuple[Any, ...]:
@@ -148,7 +171,7 @@ def _row_of(outcome: Outcome) -> tuple[Any, ...]:
         _real(outcome.cost_usd),
         None if outcome.valid is None else int(outcome.valid),
     )
-    return (*values[:2], outcome.body, *values[2:], _checksum(values, outcome.body))
+    return (*values[:2], outcome.body, *values[2:], _answer_checksum(values, outcome.body))
 
 
 def _real(value: float | None) -> float | None:
@@ -156,14 +179,23 @@ def _real(value: float | None) -> float | None:
     return None if value is None or value != value else float(value) + 0.0
 
 
-def _checksum(values: tuple[Any, ...], body: bytes = b"") -> int:
-    return zlib.crc32(repr(values).encode(), zlib.crc32(body))
+def _answer_checksum(values: tuple[Any, ...], body: bytes) -> int:
+    """Of an answer, for every one of them: writing numbers as JSON takes a tenth of the time that `repr` does."""
+    return zlib.crc32(orjson.dumps(values), zlib.crc32(body))
+
+
+def _checksum(values: tuple[Any, ...]) -> int:
+    return zlib.crc32(repr(values).encode())
 
 
 def outcome_of(row: tuple[Any, ...]) -> Outcome:
     """Return the outcome of a row of the table. Raises Damaged if it is not what was written."""
     index, status, body, attempts, ambiguous, latency_s, requested_at, error, *spent, checksum = row
-    if checksum != _checksum((*row[:2], *row[3:-1]), body):
+    try:
+        sound = checksum == _answer_checksum((*row[:2], *row[3:-1]), body)
+    except TypeError:  # a value of a kind that was never written
+        sound = False
+    if not sound:
         raise Damaged(f"the answer to row {index} is not what was written")
     prompt_tokens, cached_tokens, completion_tokens, cost_usd, valid = spent
     return Outcome(
@@ -185,7 +217,7 @@ def outcome_of(row: tuple[Any, ...]) -> Outcome:
 
 def _row_of_draft(draft: Draft) -> tuple[Any, ...]:
     values = (draft.row_index, _real(draft.latency_s), _real(draft.requested_at), draft.repairs)
-    return (draft.row_index, draft.body, *values[1:], _checksum(values, draft.body))
+    return (draft.row_index, draft.body, *values[1:], _answer_checksum(values, draft.body))
 
 
 def open_drafts(db: sqlite3.Connection) -> dict[int, Draft]:

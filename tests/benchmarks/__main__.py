@@ -1,97 +1,68 @@
-"""CPU, rate and memory of a whole run (JSONL in, journal and Parquet out) beside a bare aiohttp loop, interleaved.
+"""Measure batcher beside what one would write instead, and beside its goals.
 
-    python -m tests.benchmarks [ROWS] [IN_FLIGHT] [ROUNDS]
+    python -m tests.benchmarks [SECTION ...] [--rows N] [--rounds N] [--quick] [--results FILE]
 
-Both ask the simulator, which runs in a process of its own and takes 100 ms for an answer; prompts and answers are
-about 1 KB. CPU is user and system time of the whole process, its start included. Then the peak memory of batcher with
-as many rows and with ten times as many.
+Sections: compare server sweep saturation memory tax tls setups resume plan starts; `all` is every one of them and the
+default. Each adds itself to the JSON file when it is done, so that a matrix can be measured piece by piece. Then, or by
+themselves: `show` prints the tables, `plot` draws results.png and `readme` writes both into the README, all from the
+JSON alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import random
-import shutil
-import statistics
-import sys
 import tempfile
-import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import orjson
+from tests.benchmarks import results, sections, starting
+from tests.benchmarks.settings import Bench
 
-from batcher.simulator import SimulatorOptions, start
-from tests.harness import BATCHER, write_job
-
-BARE_LOOP = Path(__file__).with_name("bare_loop.py")
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """What one process needed."""
-
-    cpu_us_per_row: float
-    rows_per_s: float
-    peak_mb: float
-
-
-def write_prompts(path: Path, rows: int) -> None:
-    """Write so many rows with a prompt of about 1 KB each, the same in every run."""
-    chance = random.Random(1)
-    words = ["".join(chance.choices("abcdefghijklmnop", k=chance.randint(2, 9))) for _ in range(3000)]
-    with path.open("wb") as file:
-        for number in range(rows):
-            text = f"{number} {' '.join(chance.choices(words, k=150))}"
-            file.write(orjson.dumps({"text": text}) + b"\n")
+SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "starts": starting.starts,
+    "server": sections.server,
+    "compare": sections.compare,
+    "tax": sections.tax,
+    "tls": sections.tls,
+    "setups": sections.setups,
+    "plan": starting.plan,
+    "sweep": sections.sweep,
+    "saturation": sections.saturation,
+    "memory": sections.memory,
+    "resume": starting.resume,
+}
+SHOWS = ("show", "plot", "readme")
 
 
-def measure(command: list[str], rows: int) -> Measurement:
-    """Run a command to its end and return what it needed."""
-    began = time.monotonic()
-    pid = os.posix_spawn(command[0], command, os.environ)
-    _, status, used = os.wait4(pid, 0)
-    if status:
-        raise SystemExit(f"{command} ended with {status}")
-    seconds = time.monotonic() - began
-    return Measurement((used.ru_utime + used.ru_stime) / rows * 1e6, rows / seconds, used.ru_maxrss / 1024)
-
-
-def main(rows: int = 20_000, in_flight: int = 500, rounds: int = 5) -> None:
-    """Measure both, round by round, and print medians and ratios."""
-    with tempfile.TemporaryDirectory() as name, start(SimulatorOptions(latency_s=0.1, spread=0)) as simulator:
-        folder = Path(name)
-        found: dict[str, list[Measurement]] = {"bare aiohttp": [], "batcher": []}
-
-        def run_batcher(count: int) -> Measurement:
-            write_prompts(folder / "rows.jsonl", count)
-            shutil.rmtree(folder / "out", ignore_errors=True)
-            limits, output = {"concurrency": in_flight}, {"path": "out"}
-            job = write_job(folder, simulator.base_url, parameters={"max_tokens": 200}, limits=limits, output=output)
-            return measure([BATCHER, "run", str(job), "-q"], count)
-
-        for _ in range(rounds):
-            write_prompts(folder / "rows.jsonl", rows)
-            loop = [sys.executable, str(BARE_LOOP), simulator.base_url, str(folder / "rows.jsonl"), str(in_flight)]
-            found["bare aiohttp"].append(measure(loop, rows))
-            found["batcher"].append(run_batcher(rows))
-        print(f"{'':14} {'CPU us/row':>12} {'rows/s':>8} {'peak MB':>8}   medians of {rounds}, {in_flight} in flight")
-        medians = {}
-        for what, measured in found.items():
-            cpu, rate, peak = (
-                statistics.median(getattr(one, field) for one in measured)
-                for field in ("cpu_us_per_row", "rows_per_s", "peak_mb")
-            )
-            medians[what] = cpu
-            print(f"{what:14} {cpu:12.0f} {rate:8.0f} {peak:8.0f}")
-        print(
-            f"batcher needs {medians['batcher'] / medians['bare aiohttp']:.2f} of the CPU of a loop that stores nothing"
-        )
-        small, large = (statistics.median(run_batcher(count).peak_mb for _ in range(3)) for count in (rows, 10 * rows))
-        print(
-            f"peak memory: {small:.0f} MB at {rows:,} rows, {large:.0f} MB at {10 * rows:,} rows: {large / small:.2f}"
-        )
+def main() -> None:
+    """Measure and show what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"{' '.join(SECTIONS)} all {' '.join(SHOWS)}")
+    parser.add_argument("--rows", type=int, default=60_000, help="rows of a measurement (60000)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often everything is repeated (5)")
+    parser.add_argument("--quick", action="store_true", help="see that everything runs: few rows, one round")
+    parser.add_argument("--results", type=Path, default=results.FILE, help="the JSON to add to")
+    parser.add_argument("--folder", type=Path, default=None, help="where inputs and outputs go while it runs")
+    wanted = parser.parse_args()
+    names = wanted.sections or ["all"]
+    if unknown := set(names) - {*SECTIONS, *SHOWS, "all"}:
+        parser.error(f"no such section: {' '.join(sorted(unknown))}")
+    rows, rounds = (6000, 1) if wanted.quick else (wanted.rows, wanted.rounds)
+    for name, section in SECTIONS.items():
+        if name in names or "all" in names:
+            with tempfile.TemporaryDirectory(prefix="batcher-benchmark-", dir=wanted.folder) as folder:
+                bench = Bench(Path(folder), rows, rounds, wanted.quick)
+                load = os.getloadavg()[0]
+                found = section(bench)
+            results.add(wanted.results, name, {**found, "rounds": rounds, "load": load, "servers": bench.loads})
+    if "plot" in names or "readme" in names:
+        results.draw(wanted.results)
+    if "readme" in names:
+        results.write_readme(wanted.results)
+    print(results.in_words(wanted.results), end="")
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()
