@@ -28,7 +28,7 @@ def test_frozen_for_longer_than_a_request_may_take(tmp_path: Path) -> None:
         timeouts = {"connect_s": 1, "first_byte_s": 2.0, "total_s": 2.0}
         made = trial(tmp_path, server, 100, concurrency=CONCURRENCY, connection={"timeouts": timeouts})
         with made.start() as command:
-            until(command, lambda: server.answered == 40 and server.in_flight == CONCURRENCY)
+            until(command, lambda: server.answered == 40 and server.in_flight >= 4)
             command.signal(signal.SIGSTOP)
             server.most_answers = inf
             time.sleep(2.5)  # longer than a request may take
