@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -18,9 +18,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.to_thread
 
 from batcher.catalogue import load_catalogue
-from batcher.client import open_client
+from batcher.client import Client, open_client
 from batcher.engines.local import destination
 from batcher.feed import Feed
 from batcher.guard import Guard
@@ -80,18 +81,20 @@ class NoJournal:
         self._listener.committed(batch)
 
 
-async def ask_all(job: Job, plan: Plan) -> None:
-    """Ask every row."""
+async def ask_all(job: Job, plan: Plan, opened: Callable[[], Client]) -> None:
+    """Ask every row with the client that `opened` returns; it is called on the event loop."""
     # a shard of which only some rows are asked has no part; here these are all of its rows
     shards = [replace(shard, only=frozenset(range(shard.first_row, shard.end_row))) for shard in plan.shards]
     rundir: Any = SimpleNamespace(journal=NoJournal(), form=SimpleNamespace(carried=plan.schema), tmp=Path("nowhere"))
-    builder = Builder(job, load_catalogue(job.catalogue).schema_of(job.model))
+    feed = await anyio.to_thread.run_sync(
+        lambda: Feed(plan, shards, rundir, Builder(job, load_catalogue(job.catalogue).schema_of(job.model)))
+    )
     chance = Random(1)
     limiter = Limiter(job.limits.concurrency, random=chance)
-    client = open_client(destination(job, job.endpoint.base_url), job.limits.concurrency)
+    client = opened()
     rules = Rules(limiter=limiter, guard=Guard(proven=False), random=chance)
     figures = Figures(total=plan.rows)
-    worker = Worker(job, rundir, Feed(plan, shards, rundir, builder), client, rules=rules, figures=figures)
+    worker = Worker(job, rundir, feed, client, rules=rules, figures=figures)
 
     async def look() -> None:
         while True:
@@ -113,7 +116,8 @@ def main(path: Path) -> None:
     job = load_job(path)
     options = {"use_uvloop": importlib.util.find_spec("uvloop") is not None}
     with tuned_process():
-        anyio.run(ask_all, job, make_plan(job, find_files(job.input.path)), backend_options=options)
+        plan, where = make_plan(job, find_files(job.input.path)), destination(job, job.endpoint.base_url)
+        anyio.run(ask_all, job, plan, lambda: open_client(where, job.limits.concurrency), backend_options=options)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,9 @@ def in_turns(runs: dict[str, Callable[[], Sample]], rounds: int, say: Callable[[
 
 def in_words(sample: Sample) -> str:
     """A sample in one line."""
-    return ", ".join(f"{name} {value:,.4g}" if value < 100 else f"{name} {value:,.0f}" for name, value in sample.items())
+    return ", ".join(
+        f"{name} {value:,.4g}" if value < 100 else f"{name} {value:,.0f}" for name, value in sample.items()
+    )
 
 
 def median(samples: Sequence[Sample], name: str) -> float:

@@ -34,7 +34,11 @@ def png(found: dict[str, Any]) -> bytes:
         "columns": 2,
         "concat": charts,
         "resolve": {"scale": {"color": "shared"}},
-        "config": {"view": {"stroke": None}, "axis": {"labelFontSize": 12}, "title": {"fontSize": 13, "anchor": "start"}},
+        "config": {
+            "view": {"stroke": None},
+            "axis": {"labelFontSize": 12},
+            "title": {"fontSize": 13, "anchor": "start"},
+        },
     }
     return vl_convert.vegalite_to_png(spec, scale=2, allowed_base_urls=[])
 

@@ -84,7 +84,9 @@ def tables(found: Found) -> Iterator[tuple[str, Table]]:
         yield "One thing at a time set otherwise than batcher/tuning.py sets it", _setups(found["setups"])
     if reached := list(goals(found)):
         head = ("goal", "measured", "bound", "")
-        rows = [(g.words, _short(g.value), f"{'>=' if g.at_least else '<='} {g.bound:.3g}", _met(g.met)) for g in reached]
+        rows = [
+            (g.words, _short(g.value), f"{'>=' if g.at_least else '<='} {g.bound:.3g}", _met(g.met)) for g in reached
+        ]
         yield "The goals", [head, *rows]
     if servers := list(_servers(found)):
         yield "The server was not what was waited for", servers
@@ -171,7 +173,8 @@ def _short(value: float) -> str:
 def _as_text(table: Table) -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]) + "\n"
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        + "\n"
         for row in table
     )
 

@@ -1,4 +1,4 @@
-"""The measurements of programs side by side: who needs how much for the same rows. Each returns what goes to the JSON."""
+"""The measurements of programs side by side: who needs how much for the same rows. Each returns a part of the JSON."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def server(bench: Bench) -> dict[str, Any]:
         command = other_command("RAW", bench.folder, endpoint, rows, 50)
         endpoint.reset()
         clients = [subprocess.Popen(command) for _ in range(3)]
-        if any([client.wait() for client in clients]):
+        if [client.returncode for client in clients if client.wait()]:
             raise SystemExit("a client of the server failed")
         load = endpoint.load()
     # three clients and the server share the cores: the share of a core it had says what it does with a whole one
@@ -197,7 +197,9 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    subprocess.run([*new, "-days", "30", *subject, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    subprocess.run(
+        [*new, "-days", "30", *subject, "-keyout", key, "-out", certificate], check=True, capture_output=True
+    )
     return certificate, key
 
 
@@ -214,7 +216,7 @@ _SETUPS = {
 
 
 def setups(bench: Bench) -> dict[str, Any]:
-    """batcher with one thing at a time set otherwise than `batcher/tuning.py` sets it; 500 in flight, as fast as it can."""
+    """batcher with one thing at a time set otherwise than `batcher/tuning.py` sets it; 500 in flight."""
     with bench.serving("setups", 0.05) as server:
 
         def command(words: str, rows: int) -> list[str]:
@@ -223,9 +225,7 @@ def setups(bench: Bench) -> dict[str, Any]:
             return [sys.executable, "-c", program, *batcher_command(job)[1:]]
 
         runs = {
-            name: functools.partial(
-                _measured, functools.partial(command, words), bench.few, bench.rows, server
-            )
+            name: functools.partial(_measured, functools.partial(command, words), bench.few, bench.rows, server)
             for name, words in _SETUPS.items()
         }
         found = in_turns(runs, bench.rounds, say)

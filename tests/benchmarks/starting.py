@@ -104,4 +104,3 @@ def starts(bench: Bench) -> dict[str, Any]:
     for name, samples in found.items():
         say(f"{name}: " + in_words(min(samples, key=lambda one: one["wall_s"])))
     return {"commands": found}
-

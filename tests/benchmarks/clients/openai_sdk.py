@@ -1,4 +1,4 @@
-"""OAI and OAI-A: the `openai` package as it comes, or on its aiohttp transport; a semaphore and `gather`, as its users do.
+"""OAI and OAI-A: the `openai` package as it comes, or on its aiohttp transport; a semaphore and `gather` around it.
 
 The fourth argument is `httpx` for as it comes, `aiohttp` for the other. Nothing is stored.
 """
