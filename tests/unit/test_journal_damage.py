@@ -13,6 +13,7 @@ import pytest
 
 from batcher.errors import StorageError
 from batcher.journal import Journal, Part
+from batcher.journal.tables import Damaged, outcome_of
 from batcher.records import ApiError, Outcome, Totals
 from tests.fakes import outcome
 
@@ -166,6 +167,13 @@ def test_a_bit_of_an_answer(journals: Path, tmp_path: Path) -> None:
         journal.outcomes(row, row + 1)
     with pytest.raises(StorageError):
         journal.close()
+
+
+def test_a_value_of_another_kind() -> None:
+    """A bit that makes a number of SQLite's something else is damage as well, not an internal error."""
+    row = (7, "completed", b"{}", 1, 0, b"0.5", 1.7e9, None, 3, None, 5, None, 123)
+    with pytest.raises(Damaged, match="the answer to row 7 is not what was written"):
+        outcome_of(row)
 
 
 def test_a_digit_in_the_totals_of_a_part(journals: Path, tmp_path: Path) -> None:
