@@ -53,15 +53,15 @@ def _beside(call: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name="batcher")
     with _heeding(signals.put):
-        thread.start()
         try:
+            thread.start()
             result, error = ended.get()  # during which, unlike in a join, signals are heard in every version of Python
         except BaseException:
             signals.put(signal.SIGINT)
-            ended.get()
+            if thread in threading.enumerate():  # also one that is just being started
+                ended.get()
             raise
-        finally:
-            thread.join()
+    thread.join()
     if error is not None:
         raise error
     return result  # type: ignore[return-value] # there was no error
