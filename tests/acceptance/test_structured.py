@@ -111,9 +111,12 @@ def _check_words(out: Path) -> None:
     """The commands that look at results say which answer does not match, and why."""
     page = batcher("show", str(out), "--invalid").stdout
     assert "stubborn 3" in page
+    assert "matches this JSON schema" in page
     assert "does not match the schema:\n  must be of type object" in page
     assert "fine" not in page
     assert "schema: 1 of the completed rows do not match it" in batcher("status", str(out)).stdout
+    assert batcher("report", str(out), "--to", str(out.parent / "r.html")).returncode == 0
+    assert "The answers of 1 completed row do not match the JSON schema." in (out.parent / "r.html").read_text()
     exported = out.parent / "rows.csv"
     assert batcher("export", str(out), "--to", str(exported)).returncode == 0
     header = exported.read_text().splitlines()[0].replace('"', "")

@@ -73,6 +73,21 @@ def test_a_request_larger_than_the_bound() -> None:
     assert rows.choose(9, 0.0) == [2]
 
 
+def test_another_request_counts_with_its_own_bytes() -> None:
+    """A row that is asked again in other words takes as much of the bound as these have, until it is settled."""
+    rows = backlog(50, 40, 20, max_bytes=100)
+    assert rows.choose(9, 0.0) == [0, 1]
+    first, second = rows.leased(0), rows.leased(1)
+    rows.rewritten(first, b"x" * 30)
+    assert rows.choose(9, 0.0) == [2]
+    rows.rewritten(second, b"x" * 400)
+    rows.add([pending(3, 60)])
+    rows.settled(second)
+    assert rows.choose(9, 0.0) == []
+    rows.settled(first)
+    assert rows.choose(9, 0.0) == [3]
+
+
 def test_the_bound_on_rows_that_wait() -> None:
     """In an outage the input is not read to its end: as many wait as may, and the others stay fresh."""
     rows = backlog(*[1] * 10, max_waiting=2)

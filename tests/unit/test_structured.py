@@ -266,7 +266,11 @@ HOSTILE: list[tuple[dict[str, Any], str, str]] = [
         '{"' + "a" * 50_000 + '!": 1}',
         "Additional",
     ),
-    ({"uniqueItems": True, "items": {"type": "string"}}, "[" + ",".join('["x"]' for _ in range(20_000)) + "]", "must"),
+    (
+        {"uniqueItems": True, "maxItems": 9},
+        "[" + ",".join(f'{n},"{n}"' for n in range(20_000)) + "]",
+        "must satisfy max",
+    ),
     (
         {
             "$ref": "#/$defs/n",
@@ -462,5 +466,6 @@ def test_an_answer_that_does_not_match_has_no_fields() -> None:
     """`parsed` holds what is JSON at all; a failed row says nothing."""
     columns = AnswerColumns({"properties": {"s": {"type": "string"}}}, flatten=True)
     assert columns.values('{"s": 1, "x": 2}', valid=False) == ('{"s":1,"x":2}', False, None)
+    assert columns.values('{"s": "fits", "x": 2}', valid=False)[2] is None
     assert columns.values("no", valid=False) == (None, False, None)
     assert columns.values('{"s": "x"}', valid=None) == (None, None, None)
