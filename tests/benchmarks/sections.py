@@ -42,7 +42,7 @@ def _measured(command: Callable[[int], list[str]], few: int, many: int, server: 
 
     sample = slope(run, few, many)
     load = server.load()
-    if server.native and (load.requests != many or load.cut):
+    if server.native and (load.requests < many or load.cut):  # the openai package may ask a row twice
         raise SystemExit(f"the server counted {load.requests} requests for {many} rows, {load.cut} cut")
     return {**sample, "server_busy": load.busy if server.native else 0.0}
 

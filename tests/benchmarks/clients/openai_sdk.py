@@ -19,7 +19,8 @@ async def ask_all(base_url: str, path: Path, in_flight: int, transport: str) -> 
     rows = [json.loads(line) for line in path.open()]
     gate = asyncio.Semaphore(in_flight)
     http_client = DefaultAioHttpClient() if transport == "aiohttp" else None
-    async with AsyncOpenAI(base_url=base_url, api_key="none", http_client=http_client) as client:
+    # by itself it gives a connection 5 s, and fails where the machine is busy
+    async with AsyncOpenAI(base_url=base_url, api_key="none", http_client=http_client, timeout=600.0) as client:
 
         async def ask(row: dict[str, str]) -> None:
             async with gate:
