@@ -60,7 +60,7 @@ def _kb_a_row(few: list[Sample], many: list[Sample], more: int) -> float:
 
 
 def _saturation(found: Found) -> Iterator[Goal]:
-    for in_flight, samples in found["in_flight"].items():
+    for in_flight, samples in sorted(found["in_flight"].items(), key=lambda item: int(item[0])):
         words = f"rate of the ideal, {int(in_flight):,} in flight, 1 s ({median(samples, 'cores'):.2f} cores)"
         yield Goal(words, median(samples, "of_ideal"), 0.95, True)
         yield Goal(f"p99 delay of 1 s, {int(in_flight):,} in flight", median(samples, "p99_delay"), 0.05)
