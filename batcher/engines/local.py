@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
+import anyio
 import anyio.to_thread
 
 from batcher.engines.conducting import conduct
 from batcher.engines.crew import Crew, destination
+from batcher.engines.hands import Hands, processes_for
+from batcher.engines.processes import Parent
 from batcher.job import Job
 from batcher.job.baseurl import SIMULATOR
+from batcher.journal import deal
 from batcher.loop import run_loop
 from batcher.plan import Plan
 from batcher.progress import Progress
@@ -20,6 +26,8 @@ from batcher.simulator import SimulatorOptions, start
 from batcher.tuning import tuned_process
 from batcher.worker import Worker
 
+_log = logging.getLogger(__name__)
+
 __all__ = ["LocalEngine", "destination", "endpoint_of"]
 
 
@@ -28,8 +36,12 @@ class LocalEngine:
 
     def run(self, job: Job, plan: Plan, shards: Sequence[Shard], rundir: RunDir, progress: Progress) -> None:
         """See `Engine`."""
+        count = processes_for(job, len(shards))
+        if isinstance(job.engine.processes, int) and count < job.engine.processes:
+            _log.warning("%d of %d processes are used: %s", count, job.engine.processes, _too_few(job, shards))
+        work = _work if count == 1 else partial(_share, count)
         with endpoint_of(job) as base_url, tuned_process():
-            run_loop(_work, job, plan, shards, rundir, progress, base_url)
+            run_loop(work, job, plan, shards, rundir, progress, base_url)
 
 
 async def _work(
@@ -40,6 +52,37 @@ async def _work(
     proven = figures.completed > 0
     crew = await Crew.muster(Worker, job, plan, shards, rundir, base_url, figures=figures, spent=totals, proven=proven)
     await conduct(crew, rundir, progress, job.limits.grace_s)
+
+
+async def _share(
+    count: int, job: Job, plan: Plan, shards: Sequence[Shard], rundir: RunDir, progress: Progress, base_url: str
+) -> None:
+    """The same in so many processes, to which the journals are lent meanwhile."""
+    totals = await anyio.to_thread.run_sync(rundir.totals)
+    parent = Parent(
+        job,
+        plan,
+        count=count,
+        form=rundir.form,
+        base_url=base_url,
+        figures=figures_of(plan, totals),
+        spent=totals,
+        progress=progress,
+    )
+    lock = await anyio.to_thread.run_sync(rundir.lend)
+    try:
+        own = await anyio.to_thread.run_sync(deal, rundir.state, shards, count)
+        parent.take(Hands(shards, own), lock)
+        await conduct(parent, rundir, progress, job.limits.grace_s)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(rundir.take_back, plan)
+
+
+def _too_few(job: Job, shards: Sequence[Shard]) -> str:
+    if len(shards) <= job.limits.concurrency:
+        return f"there {'is one shard' if len(shards) == 1 else f'are {len(shards)} shards'} (output.rows_per_part)"
+    return f"limits.concurrency is {job.limits.concurrency}"
 
 
 @contextmanager

@@ -58,16 +58,28 @@ def gather(state: Path) -> int:
     return len(others)
 
 
-def deal(state: Path, hands: Sequence[Sequence[Shard]]) -> None:
-    """Move what the first journal knows of the rows of the shards `hands[n]` into journal n, for each n but 0.
+def deal(state: Path, shards: Sequence[Shard], count: int) -> list[list[Shard]]:
+    """Deal those of `shards` that the first journal knows anything of to `count` journals; return them by journal.
 
     Raises:
-        StorageError: one of them cannot be written. Nothing is lost.
+        StorageError: a journal cannot be read or written. Nothing is lost.
     """
     first = journal_path(state, 0)
-    for number, shards in enumerate(hands):
-        if number and shards:
-            _move(first, journal_path(state, number), partial(_move_rows, shards=shards))
+    known = _known(first, shards)
+    hands = [known[number::count] for number in range(count)]
+    for number, hand in enumerate(hands):
+        if number and hand:
+            _move(first, journal_path(state, number), partial(_move_rows, shards=hand))
+    return hands
+
+
+def _known(path: Path, shards: Sequence[Shard]) -> list[Shard]:
+    try:
+        with contextlib.closing(connect(path)) as db:
+            tables = _tables(db, "main")
+            return [shard for shard in shards if _knows(db, _rows_of(shard, *tables))]
+    except (sqlite3.Error, OSError, StorageError) as error:
+        raise storage_error(path, error) from error
 
 
 def _move(source: Path, target: Path, move: Callable[[sqlite3.Connection], None]) -> None:
@@ -93,14 +105,29 @@ def _move_all(db: sqlite3.Connection) -> None:
 
 
 def _move_rows(db: sqlite3.Connection, shards: Sequence[Shard]) -> None:
-    query = "SELECT t.name FROM source.sqlite_schema t JOIN pragma_table_info(t.name) c WHERE c.name = ?"
-    of_rows, of_shards = ([name for (name,) in db.execute(query, (key,))] for key in ("row_index", "shard"))
+    tables = _tables(db, "source")
     for shard in shards:
-        bounds = (shard.first_row, shard.end_row)
-        which: list[Which] = [(name, " WHERE row_index >= ? AND row_index < ?", bounds) for name in of_rows]
-        which += [(name, " WHERE shard = ?", (shard.number,)) for name in of_shards]
+        which = _rows_of(shard, *tables)
         in_transaction(db, partial(_copy, which=which))
         in_transaction(db, partial(_delete, which=which))
+
+
+def _tables(db: sqlite3.Connection, schema: str) -> tuple[list[str], list[str]]:
+    """The tables with an entry for a row, and those with one for a shard."""
+    query = f"SELECT t.name FROM {schema}.sqlite_schema t JOIN pragma_table_info(t.name) c WHERE c.name = ?"  # noqa: S608
+    of_rows, of_shards = ([name for (name,) in db.execute(query, (key,))] for key in ("row_index", "shard"))
+    return of_rows, of_shards
+
+
+def _rows_of(shard: Shard, of_rows: Sequence[str], of_shards: Sequence[str]) -> list[Which]:
+    bounds = (shard.first_row, shard.end_row)
+    by_row: list[Which] = [(name, " WHERE row_index >= ? AND row_index < ?", bounds) for name in of_rows]
+    return by_row + [(name, " WHERE shard = ?", (shard.number,)) for name in of_shards]
+
+
+def _knows(db: sqlite3.Connection, which: Sequence[Which]) -> bool:
+    queries = ((f"SELECT 1 FROM {table}{condition} LIMIT 1", values) for table, condition, values in which)  # noqa: S608
+    return any(db.execute(query, values).fetchone() for query, values in queries)
 
 
 def _copy(db: sqlite3.Connection, which: Sequence[Which]) -> None:

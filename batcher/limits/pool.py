@@ -15,6 +15,8 @@ from math import floor, inf
 
 #: shares that differ by less than this part of an equal share stay as they are
 _STEADY = 0.05
+#: what fits is not to fail by a rounding error
+_ROUNDING = 1.000001
 
 
 def fair(total: float, wants: Sequence[float]) -> list[float]:
@@ -67,8 +69,19 @@ class Pool:
         """
         known = self._members[member]
         known.needs, known.wants = needs, max(needs, wants)
-        if number == known.number:
+        if number >= known.number:
             known.holds, known.knows = holds, True
+
+    def absent(self, member: int, needs: float) -> None:
+        """Note that nobody can use what a member has, for the time being; `needs` of it are used up."""
+        known = self._members[member]
+        self.told(member, known.number, max(known.granted, needs), needs, inf)
+
+    def returned(self, member: int, needs: float, number: int) -> None:
+        """Note that a member was gone and begins anew with its latest grant, which it learns as the one of `number`."""
+        self.absent(member, needs)
+        known = self._members[member]
+        known.number, known.knows = number, False
 
     @property
     def needed(self) -> float:
@@ -80,14 +93,9 @@ class Pool:
         """Nobody can get anything any more."""
         return self.needed >= self._total
 
-    @property
-    def settled(self) -> bool:
-        """All members know of their grants."""
-        return all(member.knows for member in self._members.values())
-
     def divide(self, number: int) -> dict[int, float]:
         """Return the new grants of those whose share changes; `number` is theirs, larger than all before."""
-        return self._grant(self._targets(), number)
+        return self._grant(self._targets(), number, _STEADY)
 
     def give_all_to(self, one: int, at_least: float, number: int) -> dict[int, float]:
         """Let one member have all that the others do not need; return the new grants.
@@ -97,9 +105,9 @@ class Pool:
         targets = {name: member.needs for name, member in self._members.items()}
         mine, others = self._members[one], [member for name, member in self._members.items() if name != one]
         targets[one] = max(mine.needs, self._total - sum(member.needs for member in others))
-        changed = self._grant(targets, number)
+        changed = self._grant(targets, number, 0.0)
         if all(member.knows and member.holds <= member.needs for member in others) and not self.used_up:
-            enough = mine.needs + at_least
+            enough = mine.needs + at_least * _ROUNDING
             if mine.holds < enough:
                 changed[one] = self._note(one, enough, number)
         return changed
@@ -115,9 +123,9 @@ class Pool:
             shares = [floor(share) + (place < over) for place, share in enumerate(shares)]
         return dict(zip(self._members, shares, strict=True))
 
-    def _grant(self, targets: dict[int, float], number: int) -> dict[int, float]:
+    def _grant(self, targets: dict[int, float], number: int, steady: float) -> dict[int, float]:
         changed: dict[int, float] = {}
-        matters = _STEADY * self._total / max(1, len(targets))
+        matters = steady * self._total / max(1, len(targets))
         for name, target in targets.items():
             member = self._members[name]
             if (
