@@ -35,6 +35,7 @@ from batcher.engines.messages import (
     Hello,
     Problem,
     Proven,
+    Refused,
     Said,
     Shares,
     State,
@@ -44,7 +45,7 @@ from batcher.engines.messages import (
 )
 from batcher.engines.sharing import AT_ONCE, REQUESTS, TOKENS, TOKENS_LEFT, USD_LEFT
 from batcher.errors import BatcherError
-from batcher.limits import Limiter
+from batcher.limits.shared import SharedLimiter
 from batcher.loop import STOPPING, run_loop
 from batcher.records import Shard
 from batcher.rundir import figures_of
@@ -162,6 +163,8 @@ class Member:
                     self._shards.give(message.shard)
                 case Grant():
                     self.grant(message)
+                case Refused():
+                    self._crew.limiter.refused_elsewhere(time.monotonic())
                 case Proven():
                     self._crew.guard.prove()
                 case Stop():
@@ -200,11 +203,12 @@ class Member:
             uses=self._uses(worker, crew.limiter, crew.budget),
             asked=_asked(crew.budget) if worker.rows_left else None,
             alone=crew.limiter.alone,
+            cuts=crew.limiter.cuts,
             lost=worker.lost,
             stopping=None if worker.stopping is None else Problem.of(worker.stopping),
         )
 
-    def _uses(self, worker: TiedWorker, limiter: Limiter, budget: Budget) -> dict[str, Use]:
+    def _uses(self, worker: TiedWorker, limiter: SharedLimiter, budget: Budget) -> dict[str, Use]:
         shares, figures, more = self._grant.shares, self._crew.figures, worker.rows_left
         at_once = _at_once(shares[AT_ONCE], figures.in_flight, limiter.limit, more=more)
         uses = {AT_ONCE: Use(max(shares[AT_ONCE], figures.in_flight), figures.in_flight, at_once)}

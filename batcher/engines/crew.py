@@ -25,7 +25,7 @@ from batcher.feed import Feed
 from batcher.guard import Guard
 from batcher.job import Job, read_key
 from batcher.job.baseurl import SIMULATOR
-from batcher.limits import Limiter
+from batcher.limits.shared import SharedLimiter
 from batcher.plan import Plan
 from batcher.pricing import prices_of
 from batcher.progress import Figures
@@ -52,7 +52,7 @@ class Crew(Generic[W]):
     job: Job
     base_url: str
     worker: W
-    limiter: Limiter
+    limiter: SharedLimiter
     guard: Guard
     budget: Budget
     clients: list[Client] = field(repr=False)
@@ -82,7 +82,7 @@ class Crew(Generic[W]):
         prices = await anyio.to_thread.run_sync(prices_of, job)
         limits = job.limits
         random = Random()  # noqa: S311 - spreads retries, no secret
-        limiter = Limiter(
+        limiter = SharedLimiter(
             limits.concurrency,
             requests_per_minute=limits.requests_per_minute,
             tokens_per_minute=limits.tokens_per_minute,

@@ -7,6 +7,7 @@ When one of the two is gone, however it ended, the other one finds the end of th
               Give         the answer to each Ask
               Grant        its share of the limits changed
               Proven       another process has had an answer
+              Refused      another process was sending too much
               Stop, StopNow
     process   Hello        the journal is open; how it stands before anything is sent
               Ask          a shard, please
@@ -105,6 +106,11 @@ class Proven:
 
 
 @dataclass(slots=True)
+class Refused:
+    """The endpoint has just refused another process for sending too much."""
+
+
+@dataclass(slots=True)
 class Stop:
     """Send nothing more, finish what is in flight."""
 
@@ -150,6 +156,8 @@ class State:
     asked: Shares | None
     #: it waits for its first answer
     alone: bool
+    #: how often refusals have cut its limit
+    cuts: int
     #: attempts lost while others succeeded
     lost: int
     stopping: Problem | None

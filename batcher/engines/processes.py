@@ -28,6 +28,7 @@ from batcher.engines.messages import (
     Noted,
     Problem,
     Proven,
+    Refused,
     Said,
     Shares,
     State,
@@ -269,6 +270,8 @@ class Parent:
 
     def _stands(self, number: int, state: State) -> None:
         member = self._members[number]
+        if member.state is not None and state.cuts > member.state.cuts:
+            self._tell_all(Refused(), but=number)
         member.state = state
         self._sharing.told(number, state)
         if state.stopping is not None and self._reason is None:
@@ -291,9 +294,9 @@ class Parent:
         if process is not None:
             process.channel.send(message)
 
-    def _tell_all(self, message: Any) -> None:
+    def _tell_all(self, message: Any, *, but: int | None = None) -> None:
         for number, member in enumerate(self._members):
-            if member.before is not None:
+            if member.before is not None and number != but:
                 self._send(number, message)
 
 

@@ -90,24 +90,6 @@ class Limiter:
         """How many requests may be in flight at the moment."""
         return self._adaptive.limit
 
-    @property
-    def alone(self) -> bool:
-        """Whether the first answer is still waited for, so that one request at a time is sent."""
-        return self._single.first.is_open
-
-    @property
-    def requests_sent(self) -> int:
-        """How many requests were sent so far."""
-        return self._sent
-
-    def share(self, ceiling: int, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
-        """Keep to this part of the limits from now on: other processes have the rest. What has no limit stays so."""
-        self._ceiling = ceiling
-        self._adaptive.cap(ceiling)
-        for bucket, per_minute in ((self._requests, requests_per_minute), (self._tokens, tokens_per_minute)):
-            if bucket is not None and per_minute is not None:
-                bucket.pace(per_minute)
-
     def allowance(self, in_flight: int, now_s: float) -> int:
         """Return how many more requests may be sent right now."""
         if now_s < self._resume_at_s:

@@ -177,6 +177,7 @@ REFUSED = [
     (("output", "columns"), "some"),
     (("output", "prefix"), "a-b"),
     (("engine", "processes"), 0),
+    (("engine", "processes"), "all"),
     (("engine", "kind"), "lokal"),
     (("version",), 2),
 ]
