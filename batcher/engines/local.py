@@ -14,6 +14,7 @@ from batcher.engines.conducting import conduct
 from batcher.engines.crew import Crew, destination
 from batcher.engines.hands import Hands, processes_for
 from batcher.engines.processes import Parent
+from batcher.errors import BatcherError
 from batcher.job import Job
 from batcher.job.baseurl import SIMULATOR
 from batcher.journal import deal
@@ -74,9 +75,19 @@ async def _share(
         own = await anyio.to_thread.run_sync(deal, rundir.state, shards, count)
         parent.take(Hands(shards, own), lock)
         await conduct(parent, rundir, progress, job.limits.grace_s)
-    finally:
+    except BatcherError:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(rundir.take_back, plan)
+            await _take_back_if_possible(rundir, plan)
+        raise
+    await anyio.to_thread.run_sync(rundir.take_back, plan)
+
+
+async def _take_back_if_possible(rundir: RunDir, plan: Plan) -> None:
+    """Where the disk is full or broken, the journals stay as they are until the next start."""
+    try:
+        await anyio.to_thread.run_sync(rundir.take_back, plan)
+    except BatcherError as error:
+        _log.warning("the journals of the worker processes were left as they are: %s", error)
 
 
 def _too_few(job: Job, shards: Sequence[Shard]) -> str:

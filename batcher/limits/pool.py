@@ -29,6 +29,12 @@ def fair(total: float, wants: Sequence[float]) -> list[float]:
     return [share + left / len(wants) for share in shares]
 
 
+def _whole(shares: Sequence[float]) -> list[float]:
+    """Round to whole numbers of the same sum."""
+    over = floor(sum(shares) + 1e-9) - sum(map(floor, shares))
+    return [float(floor(share) + (place < over)) for place, share in enumerate(shares)]
+
+
 @dataclass(slots=True)
 class _Member:
     #: the latest grant, its number, and whether the member has said that it knows of it
@@ -45,7 +51,7 @@ class Pool:
     """The whole of a limit and what each member has of it."""
 
     def __init__(self, total: float, *, whole: bool = False) -> None:
-        """`whole`: it comes in whole units."""
+        """`whole`: it comes in units that are needed and given back, as slots are; else it is used up, as money is."""
         self._total, self._whole = total, whole
         self._members: dict[int, _Member] = {}
 
@@ -116,11 +122,12 @@ class Pool:
         members = list(self._members.values())
         if not members:
             return {}
-        extra = fair(self._total - self.needed, [member.wants - member.needs for member in members])
-        shares = [member.needs + more for member, more in zip(members, extra, strict=True)]
         if self._whole:
-            over = floor(sum(shares) + 1e-9) - sum(map(floor, shares))
-            shares = [floor(share) + (place < over) for place, share in enumerate(shares)]
+            shares = _whole(fair(self._total, [member.wants for member in members]))
+            shares = [max(share, member.needs) for share, member in zip(shares, members, strict=True)]
+        else:  # what is used up is no advantage
+            extra = fair(self._total - self.needed, [member.wants - member.needs for member in members])
+            shares = [member.needs + more for member, more in zip(members, extra, strict=True)]
         return dict(zip(self._members, shares, strict=True))
 
     def _grant(self, targets: dict[int, float], number: int, steady: float) -> dict[int, float]:
