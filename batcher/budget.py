@@ -47,7 +47,7 @@ class Budget:
 
     def __init__(
         self,
-        max_total_tokens: int | None,
+        max_total_tokens: float | None,
         max_cost_usd: float | None,
         prices: Prices | None,
         spent: Totals,
@@ -73,6 +73,11 @@ class Budget:
         self._answers, self._answer_tokens = spent.completed, float(spent.completion_tokens)
         self._prompts, self._prompt_tokens, self._prompt_bytes = 0, 0, 0
         self._short_of_tokens = self._short_of_usd = False
+        #: this process may use a part of the budget, and other processes have the rest (see `lease`)
+        self.is_leased = False
+        self._before_tokens, self._before_usd = self._used_tokens, self._used_usd
+        #: what did not fit, tokens and US dollars; None if the last request did
+        self.asked: Reserved | None = None
 
     def __repr__(self) -> str:
         return f"<Budget: {self.reason() or 'has room'}, {self._in_flight} in flight>"
@@ -90,7 +95,8 @@ class Budget:
             self._max_tokens, self._used_tokens, self._reserved_tokens + reserved.tokens
         )
         self._short_of_usd = self._is_short(self._max_usd, self._used_usd, self._reserved_usd + reserved.usd)
-        if self._short_of_tokens or self._short_of_usd:
+        self.asked = reserved if self._short_of_tokens or self._short_of_usd else None
+        if self.asked is not None:
             return None
         self._reserved_tokens += reserved.tokens
         self._reserved_usd += reserved.usd
@@ -120,10 +126,37 @@ class Budget:
         self._used_usd += self._usd(prompt, answer) if spent.cost_usd is None else spent.cost_usd
         self._learn(reserved.prompt_bytes, spent)
 
+    def lease(self, tokens: float | None, usd: float | None) -> None:
+        """Let this process use so much in all, from its beginning on, and never more; None where there is no limit."""
+        self.is_leased = True
+        if tokens is not None:
+            self._max_tokens = self._before_tokens + tokens
+        if usd is not None:
+            self._max_usd = self._before_usd + usd
+
+    @property
+    def tokens_taken(self) -> float:
+        """Tokens that this process has used or put aside for what is in flight."""
+        return self._used_tokens - self._before_tokens + self._reserved_tokens
+
+    @property
+    def usd_taken(self) -> float:
+        """US dollars that this process has used or put aside for what is in flight."""
+        return self._used_usd - self._before_usd + self._reserved_usd
+
+    def left(self) -> tuple[float | None, float | None]:
+        """Return how many tokens and US dollars are neither used nor put aside; None where there is no limit."""
+        tokens = None if self._max_tokens is None else self._max_tokens - self._used_tokens - self._reserved_tokens
+        usd = None if self._max_usd is None else self._max_usd - self._used_usd - self._reserved_usd
+        return tokens, usd
+
     def reason(self) -> str | None:
         """Say which limit the last request did not fit into, and how much of it is used; None if it did fit."""
+        if self.is_leased and (self._short_of_tokens or self._short_of_usd):
+            name = "limits.max_total_tokens" if self._short_of_tokens else "limits.max_cost_usd"
+            return f"{name}: this process's part of it is used up"
         if self._short_of_tokens:
-            return f"limits.max_total_tokens: {self._used_tokens:,.0f} of {self._max_tokens:,} tokens used"
+            return f"limits.max_total_tokens: {self._used_tokens:,.0f} of {self._max_tokens:,.0f} tokens used"
         if self._short_of_usd and self._max_usd is not None:
             return f"limits.max_cost_usd: {dollars(self._used_usd)} of {dollars(self._max_usd)} used"
         return None
@@ -131,6 +164,8 @@ class Budget:
     def _is_short(self, limit: float | None, used: float, reserved: float) -> bool:
         if limit is None:
             return False
+        if self.is_leased:
+            return used + reserved > limit
         return used >= limit or (self._in_flight > 0 and used + reserved > limit)
 
     def _estimate(self, prompt_bytes: int) -> Reserved:

@@ -7,7 +7,7 @@ carry go to their shard's spool.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from batcher.pending import Pending
@@ -34,7 +34,7 @@ class Feeding:
 class Feed:
     """Reads the rows of `shards` forwards, once."""
 
-    def __init__(self, plan: Plan, shards: Sequence[Shard], rundir: RunDir, builder: Builder) -> None:
+    def __init__(self, plan: Plan, shards: Iterable[Shard], rundir: RunDir, builder: Builder) -> None:
         builder.check_columns(plan.schema.names)  # what `row` means in a template depends on them
         self._given_up = False
         self._chunks = read(plan.files, shards, plan.schema, given_up=lambda: self._given_up)

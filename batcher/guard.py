@@ -58,12 +58,16 @@ class Guard:
         self.held.append(held)
         return len(self.held) >= self._limit
 
+    def prove(self) -> None:
+        """Note that this job has had answers, here or in another process."""
+        self.proven, self._limit = True, LATER
+
     def succeeded(self, sent_at_s: float) -> list[Held]:
         """Note the success of a request: the run is sound, or was when that was sent.
 
         Returns what was held back of requests that were sent earlier: about others it says nothing.
         """
-        self.proven, self._limit = True, LATER
+        self.prove()
         if not self.held:
             return []
         older = [held for held in self.held if held.pending.sent_at_s < sent_at_s]

@@ -1,7 +1,7 @@
-"""The lock of a run folder: one process at a time works on it.
+"""The lock of a run folder: one run at a time works on it.
 
-It is the kernel's (flock), so it is free as soon as its process is gone, however that ended. The file says who holds
-it: `pid 4711 on host since 2026-01-31T01:00:00+00:00`.
+It is the kernel's (flock), so it is free as soon as its process is gone, and the worker processes that inherited it,
+however that ended. The file says who took it: `pid 4711 on host since 2026-01-31T01:00:00+00:00`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class FolderLock:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         if state.is_symlink() or state.stat().st_mode & 0o022:
             raise StorageError(f"{state} is a link, or others can write in it; move it away or use a new output.path")
-        self._descriptor = _take(self._path)
+        #: of the open file that holds the lock; a process that inherits it holds the folder as well
+        self.descriptor = _take(self._path)
 
     def withdraw(self) -> None:
         """Leave no trace of a run that has not begun, since its job or its input was wrong."""
@@ -45,7 +46,19 @@ class FolderLock:
 
     def close(self) -> None:
         """Give the folder free."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
+
+
+class InheritedLock(FolderLock):
+    """The lock in a process that was started by the one that took it: the folder is free once both are gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Hold on to an open file that this process has inherited."""
+        os.set_inheritable(descriptor, False)
+        self.descriptor = descriptor
+
+    def withdraw(self) -> None:
+        """Leave everything where it is: the run has begun."""
 
 
 def _take(path: Path) -> int:

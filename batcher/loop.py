@@ -24,6 +24,9 @@ T = TypeVar("T")
 #: seconds between two looks for signals that were handed on
 _LOOK_S = 0.1
 
+#: the signals that stop a run
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 #: how signals come to a run whose thread gets none
 _handed_on: contextvars.ContextVar[queue.SimpleQueue[int] | None] = contextvars.ContextVar("handed_on", default=None)
 
@@ -83,8 +86,7 @@ def _heeding(hand_on: Callable[[int], object]) -> Iterator[None]:
 
 def heeded() -> list[signal.Signals]:
     """The signals that stop a run, without those that this process is to ignore, as under nohup."""
-    stopping = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    return [signum for signum in stopping if signal.getsignal(signum) is not signal.SIG_IGN]
+    return [signum for signum in STOPPING if signal.getsignal(signum) is not signal.SIG_IGN]
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@
         manifest.json                what determines the result, and the plan; written once
         lock                         see lock
         timeline.jsonl               figures over time (see timeline)
-        journal-0.sqlite             open shards (see journal)
+        journal-0.sqlite             open shards (see journal); one for each worker process
         rescued-*.jsonl              answers that the journal could not take; the next start does
         summary.json                 how the run stands, for people and scripts; replaced every few seconds
         tmp/                         rebuilt at will
@@ -23,7 +23,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -36,7 +36,8 @@ import pyarrow as pa
 from batcher.durable import crc32_of, fsync_folder, publish, replace_file
 from batcher.errors import InputError, ResumeError, StorageError
 from batcher.job import Job
-from batcher.journal import Journal, Part
+from batcher.journal import Journal, Part, gather, journal_path
+from batcher.jsonfile import as_json, differences, read_json
 from batcher.lock import FolderLock
 from batcher.measured import Measured
 from batcher.part import PartFormat, check_part, measure_part
@@ -61,9 +62,10 @@ class RunDir:
         self.state = path / ".batcher"
         self.tmp = self.state / "tmp"
         self._lock = lock
-        self._manifest: dict[str, Any] | None = _read_json(self.state / "manifest.json")
+        self._manifest: dict[str, Any] | None = read_json(self.state / "manifest.json")
         self._journal: Journal | None = None
         self._form: PartFormat | None = None
+        self._max_full_disk_s = 0.0
         self._parts: dict[int, Part] = {}
         #: rows that were on their way when an earlier run died, found at this start
         self.orphaned = 0
@@ -102,7 +104,7 @@ class RunDir:
             JobError, InputError: the output columns cannot be made of this input.
         """
         refuse_other_job(self.path, job, plan)
-        identity = _as_json(job.identity())
+        identity = as_json(job.identity())
         fingerprint = hashlib.sha256(orjson.dumps([identity, plan.digests], option=orjson.OPT_SORT_KEYS)).hexdigest()
         carried, answers = carried_columns(plan.schema, job), AnswerColumns.of(identity)
         self._form = PartFormat(carried, job.output.prefix, fingerprint[:32], _own_version(), answers)
@@ -114,14 +116,31 @@ class RunDir:
                 self._write_manifest(identity, plan)
         except OSError as error:
             raise StorageError(f"the output folder {self.path} cannot be written: {error.strerror or error}") from error
-        self._journal = Journal(
-            self.state / "journal-0.sqlite", run=self._form.fingerprint, max_full_disk_s=job.limits.max_full_disk_s
-        )
-        self._journal.take_over_rescued()  # first: a row whose answer was saved is not unsure
-        self.orphaned = self._journal.recover()
-        self._parts = self._journal.parts()
+        self._max_full_disk_s = job.limits.max_full_disk_s
+        self.take_back(plan)
+
+    def take_back(self, plan: Plan) -> None:
+        """Open the journal, with all that others hold, and settle what an end in between has left."""
+        gather(self.state)
+        self._open_journal(0).take_over_rescued()  # first: a row whose answer was saved is not unsure
+        self._settle(plan.shards)
+
+    def lend(self) -> int:
+        """Leave the journals to worker processes, until `take_back`; return the lock, which is to outlive this one."""
+        self.journal.close()
+        self._journal = None
+        return self._lock.descriptor
+
+    def _open_journal(self, number: int) -> Journal:
+        path = journal_path(self.state, number)
+        self._journal = Journal(path, run=self.form.fingerprint, max_full_disk_s=self._max_full_disk_s)
+        return self._journal
+
+    def _settle(self, shards: Sequence[Shard]) -> None:
+        self.orphaned = self.journal.recover()
+        self._parts = self.journal.parts()
         try:
-            self._check_parts(plan)
+            self._check_parts(shards)
         except OSError as error:
             raise StorageError(f"the output folder {self.path} cannot be read: {error.strerror or error}") from error
 
@@ -131,9 +150,9 @@ class RunDir:
         for folder in (self.path, self.path.parent):
             fsync_folder(folder)
 
-    def _check_parts(self, plan: Plan) -> None:
+    def _check_parts(self, shards: Sequence[Shard]) -> None:
         """Adopt parts that were put in place just before a crash; refuse to go on if a finished one is gone."""
-        for shard in plan.shards:
+        for shard in shards:
             path, known = self.part_path(shard), self._parts.get(shard.number)
             if known is None and path.exists():
                 totals = check_part(path, shard, self.form)
@@ -145,7 +164,7 @@ class RunDir:
                     f"{path} is {'changed' if path.exists() else 'missing'}, though it was finished and paid for."
                     " Put it back, or use a new output.path; it is not asked again silently"
                 )
-        self.journal.forget_published([shard for shard in plan.shards if shard.number in self._parts])
+        self.journal.forget_published([shard for shard in shards if shard.number in self._parts])
 
     def _is_as_noted(self, path: Path, known: Part) -> bool:
         """Whether a finished part is there and nobody changed it; read in full only if its time of change is new."""
@@ -242,7 +261,7 @@ def _part_name(number: int) -> str:
 
 def planned(path: Path) -> Plan | None:
     """Return the plan of the run in an output folder; None if there is no run. Looks without locking or creating."""
-    manifest = _read_json(path / ".batcher" / "manifest.json")
+    manifest = read_json(path / ".batcher" / "manifest.json")
     if manifest is None or manifest.get("format") != FORMAT_VERSION:
         return None
     try:
@@ -253,7 +272,7 @@ def planned(path: Path) -> Plan | None:
 
 def refuse_other_job(path: Path, job: Job, plan: Plan) -> None:
     """Raise ResumeError if an output folder holds a run with which this would not go on; names the keys."""
-    if (manifest := _read_json(path / ".batcher" / "manifest.json")) is None:
+    if (manifest := read_json(path / ".batcher" / "manifest.json")) is None:
         return
     if manifest.get("format") != FORMAT_VERSION:
         raise ResumeError(f"{path} was written by another version of batcher; use a new output folder")
@@ -261,7 +280,7 @@ def refuse_other_job(path: Path, job: Job, plan: Plan) -> None:
         before, digests = manifest["job"], Plan.from_json(manifest["plan"]).digests
     except (KeyError, ValueError) as error:
         raise _not_ours(path) from error
-    changes = list(_differences(before, _as_json(job.identity())))
+    changes = list(differences(before, as_json(job.identity())))
     if digests != plan.digests:
         changes.append("the input changed")
     if changes:
@@ -273,7 +292,7 @@ def refuse_other_job(path: Path, job: Job, plan: Plan) -> None:
 
 def done_rows(path: Path) -> int:
     """Return how many rows have an outcome by the last `summary.json` of an output folder, without touching it."""
-    summary = _read_json(path / ".batcher" / "summary.json") or {}
+    summary = read_json(path / ".batcher" / "summary.json") or {}
     return int(summary.get("completed", 0)) + int(summary.get("failed", 0))
 
 
@@ -313,34 +332,6 @@ def carried_columns(schema: pa.Schema, job: Job) -> pa.Schema:
             f"output.columns: the input has no column {', '.join(map(repr, missing))}; it has {', '.join(schema.names)}"
         )
     return pa.schema([schema.field(name) for name in job.output.columns])
-
-
-def _differences(before: Any, now: Any, path: str = "") -> Iterable[str]:
-    """Yield `key was X, is Y` for every key in which two nested mappings differ; long values are not shown."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif before != now:
-        shown = [orjson.dumps(value).decode() for value in (before, now)]
-        short = max(map(len, shown)) <= 60 and path not in ("prompt", "system_prompt")
-        yield f"{path} was {shown[0]}, is {shown[1]}" if short else f"{path} changed"
-
-
-def _as_json(value: Any) -> Any:
-    """The value as it comes back from a JSON file, so that two of them can be compared."""
-    return orjson.loads(orjson.dumps(value))
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise StorageError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise StorageError(f"{path} is not what batcher wrote")
-    return content
 
 
 def _own_version() -> str:

@@ -112,6 +112,11 @@ class Settling:
     def __repr__(self) -> str:
         return f"<Settling: {self._guard}, {len(self._suspects)} suspects>"
 
+    @property
+    def lost(self) -> int:
+        """Attempts of this run that may have been paid for in vain, while others succeeded."""
+        return self._ambiguous
+
     def sending(self, pending: Pending, now_s: float, wall_s: float, reserved: Reserved) -> None:
         """Note that an attempt begins."""
         pending.sent_at_s, pending.requested_at, pending.reserved = now_s, wall_s, reserved
@@ -143,7 +148,7 @@ class Settling:
         else:
             self._retry(pending, verdict, result, now_s)
         if verdict.ambiguous and self._unsure.spent(self._ambiguous, self._completed):
-            self._stop(self._as_leak())
+            self._stop(as_leak(self._ambiguous, self._completed))
 
     def mistake(self, error: Exception) -> Fault:
         """Return what an attempt met whose client raised: a mistake of ours, which a row or two may bring about.
@@ -176,13 +181,6 @@ class Settling:
             self._ambiguous += self._succeeded_at_s >= pending.sent_at_s  # while all fail, the breaker bounds them
         if pending.reserved is not None:
             self._budget.settle(pending.reserved, spent)
-
-    def _as_leak(self) -> EndpointError:
-        return EndpointError(
-            f"{self._ambiguous} requests of this run were sent without an answer, for {self._completed} rows completed;"
-            " they may have been paid for (limits.max_unsure_share). Look at endpoint.timeouts and at what stands"
-            " between here and the endpoint, then run the same command again"
-        )
 
     # -- what becomes of the row
 
@@ -341,3 +339,12 @@ class Settling:
         suspects, self._suspects = self._suspects, []
         for suspect in suspects:
             self._ask_again(suspect.pending, now_s)
+
+
+def as_leak(unsure: int, completed: int) -> EndpointError:
+    """Return what a run ends with that has lost too many answers: so many attempts, for so many rows completed."""
+    return EndpointError(
+        f"{unsure} requests of this run were sent without an answer, for {completed} rows completed;"
+        " they may have been paid for (limits.max_unsure_share). Look at endpoint.timeouts and at what stands"
+        " between here and the endpoint, then run the same command again"
+    )

@@ -199,7 +199,7 @@ class Worker:
         size = len(self._rows.ready[0].prompt.body)
         reserved = self._budget.reserve(size)
         if reserved is None:
-            if not self._in_flight:
+            if not self._in_flight and not self._budget.is_leased:
                 self.stop(BudgetError(self._budget.reason()))
             return None
         pending = self._rows.ready.popleft()

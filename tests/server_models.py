@@ -9,11 +9,13 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 from batcher.limits import Limiter
+from batcher.limits.shared import SharedLimiter
 from batcher.records import Signal
 
 TOKENS = 1626
@@ -21,6 +23,7 @@ LATENCY_S = 12.0
 HOUR_S = 3600.0
 REFUSED_AFTER_S = 0.1
 GAUGED_EVERY_S = 5.0
+HEARD_AFTER_S = 0.15
 
 
 @dataclass
@@ -235,30 +238,40 @@ class Run:
         return sorted(self.latencies_s)[len(self.latencies_s) // 2]
 
 
-def simulate(gate: Limiter, server: Server, random: Random, *, seconds: float = HOUR_S) -> Run:
-    """Run for so long with rows without end."""
+def simulate(gate: Limiter | Sequence[Limiter], server: Server, random: Random, *, seconds: float = HOUR_S) -> Run:
+    """Run for so long with rows without end, through one limiter, or several that hear of each other's cuts."""
+    gates = [gate] if isinstance(gate, Limiter) else list(gate)
     run = Run(seconds)
-    now_s, number, in_flight, gauged_s = 0.0, 0, 0, 0.0
-    coming: list[tuple[float, int, float, int, float, Result]] = []
+    now_s, number, in_flight, gauged_s = 0.0, 0, [0] * len(gates), 0.0
+    cuts, news = [0] * len(gates), deque[tuple[float, int]]()
+    coming: list[tuple[float, int, float, int, float, Result, int]] = []
     while now_s < seconds:
         if now_s >= gauged_s:
             gauged_s = now_s + GAUGED_EVERY_S
             if run.latencies_s and (reading := server.gauges(now_s)) is not None:
-                gate.gauged(*reading, now_s)
-            run.limits.append((now_s, gate.limit))
-        while gate.allowance(in_flight, now_s):
-            number += 1
-            in_flight += 1
-            tokens = int(random.lognormvariate(math.log(TOKENS) - 0.32, 0.8)) + 1
-            reserved = gate.sent(now_s, tokens)
-            result = server.result(now_s, tokens)
-            server.busy += result.signal is Signal.SUCCESS
-            heapq.heappush(coming, (now_s + result.after_s, number, now_s, tokens, reserved, result))
-        wake_s = gate.wake_at(now_s)
+                for one in gates:
+                    one.gauged(*reading, now_s)
+            run.limits.append((now_s, sum(one.limit for one in gates)))
+        while news and news[0][0] <= now_s:
+            _, which = news.popleft()
+            for one in gates:
+                if isinstance(one, SharedLimiter) and one is not gates[which]:
+                    one.refused_elsewhere(now_s)
+        for which, one in enumerate(gates):
+            while one.allowance(in_flight[which], now_s):
+                number += 1
+                in_flight[which] += 1
+                tokens = int(random.lognormvariate(math.log(TOKENS) - 0.32, 0.8)) + 1
+                reserved = one.sent(now_s, tokens)
+                result = server.result(now_s, tokens)
+                server.busy += result.signal is Signal.SUCCESS
+                heapq.heappush(coming, (now_s + result.after_s, number, now_s, tokens, reserved, result, which))
+        waking_s = [one.wake_at(now_s) for one in gates] + [news[0][0] if news else None]
+        wake_s = min((at_s for at_s in waking_s if at_s is not None), default=None)
         if wake_s is not None and not (coming and coming[0][0] <= wake_s):
             now_s = wake_s
             continue
-        now_s, _, sent_at_s, tokens, reserved, result = heapq.heappop(coming)
+        now_s, _, sent_at_s, tokens, reserved, result, which = heapq.heappop(coming)
         run.ended_at_s[result.signal].append(now_s)
         if result.signal is Signal.SUCCESS:
             server.busy -= 1
@@ -266,14 +279,17 @@ def simulate(gate: Limiter, server: Server, random: Random, *, seconds: float = 
             run.latencies_s.append(now_s - sent_at_s)
         else:
             tokens = 0
-        gate.answered(
+        gates[which].answered(
             sent_at_s,
             now_s,
             result.signal,
-            in_flight=in_flight,
+            in_flight=in_flight[which],
             wait_s=result.wait_s,
             tokens=tokens,
             reserved=reserved,
         )
-        in_flight -= 1
+        in_flight[which] -= 1
+        if isinstance(one := gates[which], SharedLimiter) and one.cuts > cuts[which]:
+            cuts[which] = one.cuts
+            news.append((now_s + HEARD_AFTER_S, which))
     return run

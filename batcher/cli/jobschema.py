@@ -108,7 +108,9 @@ def _add_rules(job: dict[str, Schema], sections: dict[str, Schema]) -> None:
     next(inner for inner in output["columns"]["anyOf"] if inner.get("type") == "array")["uniqueItems"] = True
     _text_of(output["flatten"])["pattern"] = r"^[A-Za-z0-9_]+$|\$\{"
     output["prefix"]["pattern"] = r"^[A-Za-z0-9_]*$|\$\{"
-    sections["Engine"]["properties"]["processes"].update({"minimum": 1, "maximum": 1})
+    next(inner for inner in sections["Engine"]["properties"]["processes"]["anyOf"] if "const" not in inner)[
+        "minimum"
+    ] = 1
     _add_endpoint_rules(sections["Endpoint"], endpoint)
 
 

@@ -58,9 +58,9 @@ def _variable_name(value: str) -> str:
     return value
 
 
-def _only_one(value: int) -> int:
-    if value != 1:
-        raise ValueError("several processes are not supported yet" if value > 1 else "must be 1")
+def _processes(value: Any) -> Any:
+    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError("must be a whole number from 1 on, or auto")
     return value
 
 
@@ -266,7 +266,9 @@ class Engine(_Section):
     """Who works on the shards."""
 
     kind: Literal["local"] = Field(default="local", description="local: this machine.")
-    processes: Annotated[int, AfterValidator(_only_one)] = Field(default=1, description="Worker processes.")
+    processes: Annotated[int | Literal["auto"], BeforeValidator(_processes)] = Field(
+        default=1, description="Worker processes; auto: as many as there are CPUs and work for them."
+    )
 
 
 class Job(_Section):

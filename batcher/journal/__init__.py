@@ -1,8 +1,10 @@
 """The journal: durable memory of what the open shards have received."""
 
+from batcher.journal.gathering import deal, gather, journal_path
 from batcher.journal.journal import Journal
 from batcher.journal.listener import Listener
 from batcher.journal.reader import JournalReader
+from batcher.journal.readers import JournalsReader
 from batcher.journal.tables import Batch, Part
 
-__all__ = ["Batch", "Journal", "JournalReader", "Listener", "Part"]
+__all__ = ["Batch", "Journal", "JournalReader", "JournalsReader", "Listener", "Part", "deal", "gather", "journal_path"]

@@ -145,6 +145,11 @@ class AdaptiveLimit:
         self._set(former * RESTART_SHARE)
         self._strain = 0.0
 
+    def cap(self, ceiling: int) -> None:
+        """Go no higher than `ceiling` from now on."""
+        self._ceiling = max(1, ceiling)
+        self._set(self._exact)
+
     def _set(self, exact: float) -> None:
         self._exact = max(1.0, min(exact, float(self._ceiling)))
         self.limit = int(self._exact)

@@ -33,6 +33,11 @@ class Bucket:
         self._at_s = 0.0
         self.size = size
 
+    def pace(self, per_minute: float) -> None:
+        """Let so many units a minute pass from now on."""
+        self._rate = per_minute / 60
+        self._level = min(self._level, self._rate)
+
     def _refill(self, now_s: float) -> float:
         level = self._level + (now_s - self._at_s) * self._rate
         self._level = min(level, self._rate)

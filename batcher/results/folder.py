@@ -18,7 +18,7 @@ import orjson
 import pyarrow as pa
 
 from batcher.errors import InputError, StorageError
-from batcher.journal import JournalReader
+from batcher.journal import JournalsReader
 from batcher.part import PartFormat
 from batcher.plan import Plan
 from batcher.records import Shard, Status, Totals
@@ -59,7 +59,7 @@ class Results:
         #: all columns of a row, the carried ones first, with the types that a part has for whoever reads it
         self.schema = pa.schema(map(_as_stored, PartFormat(carried, self.prefix, "", "", self.answers).schema))
         self._totals: dict[int, Totals] = {}
-        self._journal = JournalReader(path / ".batcher" / "journal-0.sqlite")
+        self._journal = JournalsReader(path / ".batcher")
 
     @classmethod
     def open(cls, path: Path) -> Self:

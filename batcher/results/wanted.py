@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batcher.journal import JournalReader
+from batcher.journal import JournalsReader
 from batcher.part import RESULT, result_columns
 from batcher.plan import Plan
 from batcher.records import Outcome, Shard, Status, Totals
@@ -73,7 +73,7 @@ class Wanted:
 
 
 def open_rows(
-    plan: Plan, shard: Shard, journal: JournalReader, wanted: Wanted, first: int, end: int
+    plan: Plan, shard: Shard, journal: JournalsReader, wanted: Wanted, first: int, end: int
 ) -> Iterator[tuple[pa.RecordBatch, int]]:
     """Yield the needed columns of the rows from `first` to `end` that have an outcome in the journal.
 
@@ -95,7 +95,7 @@ def open_rows(
             return
 
 
-def _outcomes(journal: JournalReader, first: int, end: int) -> Iterator[tuple[list[Outcome], int]]:
+def _outcomes(journal: JournalsReader, first: int, end: int) -> Iterator[tuple[list[Outcome], int]]:
     """Outcomes in row order, some MB at a time, and the row after each."""
     while first < end and (found := journal.outcomes(first, end)):
         first = found[-1].row_index + 1

@@ -42,6 +42,7 @@ BEYOND = {
     ("catalogue",): ["text", "all", "1", "${SET}"],
     ("endpoint", "request_format"): ["${SET}"],
     ("engine", "kind"): ["${SET}"],
+    ("engine", "processes"): ["${SET}"],
     ("input", "on_bad_row"): ["${SET}"],
     ("output", "columns"): ["${SET}"],
     ("endpoint", "base_url"): ["${SET}"],
@@ -177,6 +178,7 @@ REFUSED = [
     (("output", "columns"), "some"),
     (("output", "prefix"), "a-b"),
     (("engine", "processes"), 0),
+    (("engine", "processes"), "all"),
     (("engine", "kind"), "lokal"),
     (("version",), 2),
 ]

@@ -16,7 +16,7 @@ import pytest
 
 from batcher import part as part_module
 from batcher import shard as shard_module
-from batcher.engines import local
+from batcher.engines import crew
 from batcher.errors import (
     AccountError,
     BatcherError,
@@ -344,7 +344,7 @@ def test_a_mistake_in_a_callback(tmp_path: Path) -> None:
         raise KeyError("a mistake of ours")
 
     def prepare(worker: Worker) -> None:
-        asyncio.get_running_loop().set_exception_handler(local._on_mistake(worker))
+        asyncio.get_running_loop().set_exception_handler(crew.on_mistake(worker))
         worker._window.committed = broken  # type: ignore[method-assign]
 
     with make(tmp_path, 20) as run:
