@@ -4,17 +4,19 @@
       part-00000.parquet ...         finished shards; the only visible files
       .batcher/                      mode 0700; no name in here ends in .parquet, so no reader takes it for data
         rows.jsonl, rows.pq          the rows that a program gave, if it did (see given)
-        manifest.json                what determines the result, and the plan; written once
+        manifest.json                what determines the result, and the plan (see manifest)
         lock                         see lock
         timeline.jsonl               figures over time (see timeline)
         journal-0.sqlite             open shards (see journal)
         rescued-*.jsonl              answers that the journal could not take; the next start does
         summary.json                 how the run stands, for people and scripts; replaced every few seconds
+        reopened                     there while parts are reopened, so that nobody else has to open the journal to see
         tmp/                         rebuilt at will
 
-A shard is done when the journal says that its part is published. What a crash may leave in between is settled in
-`begin`: a part in place that the journal doesn't know is adopted, rows that were on their way are counted. The worker
-may ask this module where things are; it knows no request, no reply and no event loop.
+A shard is done when the journal says that its part is published, and none of its rows is reopened: asked again, while
+the part stays in place until a newer one takes its name. What a crash may leave in between is settled in `begin`: a
+part in place that the journal doesn't know is adopted, rows that were on their way are counted. The worker may ask this
+module where things are; it knows no request, no reply and no event loop.
 """
 
 from __future__ import annotations
@@ -23,33 +25,37 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import orjson
 import pyarrow as pa
 
-from batcher.durable import crc32_of, fsync_folder, publish, replace_file
-from batcher.errors import InputError, ResumeError, StorageError
+from batcher.durable import crc32_of, create, fsync_folder, publish, replace_file, replace_with
+from batcher.errors import InputError, StorageError
 from batcher.job import Job
-from batcher.journal import Journal, Part
+from batcher.journal import Journal, Part, Reopening
 from batcher.lock import FolderLock
+from batcher.manifest import Accepted, Manifest, manifest_for, own_version, read_json
 from batcher.measured import Measured
 from batcher.part import PartFormat, check_part, measure_part
 from batcher.plan import Plan
 from batcher.progress import Figures
 from batcher.records import Shard, Standing, Totals
+from batcher.renewal import revision_of
+from batcher.selection import AllBut
 from batcher.structured.columns import AnswerColumns
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 4
+#: file in `.batcher` that is there if parts are reopened; perhaps also if none is
+REOPENED = "reopened"
 _MEASURED_PARTS = 16  # their tens of thousands of rows say enough
 
 
@@ -61,10 +67,12 @@ class RunDir:
         self.state = path / ".batcher"
         self.tmp = self.state / "tmp"
         self._lock = lock
-        self._manifest: dict[str, Any] | None = _read_json(self.state / "manifest.json")
+        self._manifest = Manifest.read(path)
         self._journal: Journal | None = None
         self._form: PartFormat | None = None
         self._parts: dict[int, Part] = {}
+        #: published parts some rows of which are asked again, by shard number
+        self.reopenings: dict[int, Reopening] = {}
         #: rows that were on their way when an earlier run died, found at this start
         self.orphaned = 0
 
@@ -93,25 +101,33 @@ class RunDir:
         """What all parts of this run have in common."""
         return _begun(self._form)
 
-    def begin(self, job: Job, plan: Plan) -> None:
+    @property
+    def job_version(self) -> int:
+        """The version of the job that outcomes come from now."""
+        return len(_begun(self._manifest).versions)
+
+    def begin(self, job: Job, plan: Plan, accepted: Accepted = ()) -> None:
         """Settle on `plan`, and on what a crash may have left behind. Call once, before anything below.
+
+        Changes of the job that are `accepted` make a new version of it.
 
         Raises:
             ResumeError: this would give another result than the run in this folder; names the keys.
             StorageError: a finished part is missing or not what it was.
             JobError, InputError: the output columns cannot be made of this input.
         """
-        refuse_other_job(self.path, job, plan)
-        identity = _as_json(job.identity())
-        fingerprint = hashlib.sha256(orjson.dumps([identity, plan.digests], option=orjson.OPT_SORT_KEYS)).hexdigest()
-        carried, answers = carried_columns(plan.schema, job), AnswerColumns.of(identity)
-        self._form = PartFormat(carried, job.output.prefix, fingerprint[:32], _own_version(), answers)
+        manifest = manifest_for(self.path, job, plan, accepted)
+        first = [manifest.versions[0]["job"], plan.digests]  # a run stays the same run when its job is changed
+        fingerprint = hashlib.sha256(orjson.dumps(first, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        carried, answers = carried_columns(plan.schema, job), AnswerColumns.of(manifest.job)
+        self._form = PartFormat(carried, job.output.prefix, fingerprint[:32], own_version(), answers)
         _ = self._form.schema  # refuses names that collide, before anything is written
         try:
             shutil.rmtree(self.tmp, ignore_errors=True)
             self.tmp.mkdir(mode=0o700)
-            if self._manifest is None:
-                self._write_manifest(identity, plan)
+            if manifest != self._manifest:
+                manifest.write(self.path)
+                self._manifest = manifest
         except OSError as error:
             raise StorageError(f"the output folder {self.path} cannot be written: {error.strerror or error}") from error
         self._journal = Journal(
@@ -119,23 +135,17 @@ class RunDir:
         )
         self._journal.take_over_rescued()  # first: a row whose answer was saved is not unsure
         self.orphaned = self._journal.recover()
-        self._parts = self._journal.parts()
+        self._parts, self.reopenings = self._journal.parts(), self._journal.reopenings()
         try:
             self._check_parts(plan)
         except OSError as error:
             raise StorageError(f"the output folder {self.path} cannot be read: {error.strerror or error}") from error
 
-    def _write_manifest(self, identity: dict[str, Any], plan: Plan) -> None:
-        self._manifest = {"format": FORMAT_VERSION, "batcher": _own_version(), "job": identity, "plan": plan.to_json()}
-        replace_file(self.state / "manifest.json", orjson.dumps(self._manifest, option=orjson.OPT_INDENT_2))
-        for folder in (self.path, self.path.parent):
-            fsync_folder(folder)
-
     def _check_parts(self, plan: Plan) -> None:
         """Adopt parts that were put in place just before a crash; refuse to go on if a finished one is gone."""
         for shard in plan.shards:
             path, known = self.part_path(shard), self._parts.get(shard.number)
-            if known is None and path.exists():
+            if path.exists() and (known is None or self._is_newer(path, shard)):
                 totals = check_part(path, shard, self.form)
                 fsync_folder(self.path)  # the last run may have died between naming the part and this
                 self._note_part(shard, totals)
@@ -145,7 +155,14 @@ class RunDir:
                     f"{path} is {'changed' if path.exists() else 'missing'}, though it was finished and paid for."
                     " Put it back, or use a new output.path; it is not asked again silently"
                 )
-        self.journal.forget_published([shard for shard in plan.shards if shard.number in self._parts])
+        self._forget_reopened()
+        done = self._parts.keys() - self.reopenings.keys()
+        self.journal.forget_published([shard for shard in plan.shards if shard.number in done])
+
+    def _is_newer(self, path: Path, shard: Shard) -> bool:
+        """Whether this part is the one that was to take the place of a reopened one."""
+        reopening = self.reopenings.get(shard.number)
+        return reopening is not None and revision_of(path) == reopening.revision
 
     def _is_as_noted(self, path: Path, known: Part) -> bool:
         """Whether a finished part is there and nobody changed it; read in full only if its time of change is new."""
@@ -166,15 +183,45 @@ class RunDir:
         return _begun(self._journal)
 
     def unfinished(self, plan: Plan) -> list[Shard]:
-        """Return the shards without a part, in order."""
-        self._parts = self.journal.parts()
-        return [shard for shard in plan.shards if shard.number not in self._parts]
+        """Return the shards without a part, and those that are reopened, in order."""
+        self._parts, self.reopenings = self.journal.parts(), self.journal.reopenings()
+        done = self._parts.keys() - self.reopenings.keys()
+        return [shard for shard in plan.shards if shard.number not in done]
+
+    def settled_rows(self, shard: Shard) -> AbstractSet[int]:
+        """Return the row indexes of an unfinished shard that are not to be asked (again)."""
+        settled = self.journal.rows_with_outcome(shard)
+        if shard.number not in self.reopenings:
+            return settled
+        return AllBut(shard, {row for row in self.journal.reopened_rows(shard) if row not in settled})
+
+    def reopen(self, chosen: Callable[[], Iterable[Reopening]]) -> int:
+        """Have rows of finished shards asked again; return how many. The parts stay until others take their place."""
+        try:
+            create(self.state / REOPENED).close()
+            fsync_folder(self.state)
+        except OSError as error:
+            raise StorageError(f"the output folder {self.path} cannot be written: {error.strerror or error}") from error
+        count = self.journal.reopen(chosen)
+        self.reopenings = self.journal.reopenings()
+        self._forget_reopened()
+        return count
+
+    def _forget_reopened(self) -> None:
+        if not self.reopenings:
+            (self.state / REOPENED).unlink(missing_ok=True)
+
+    def part_of(self, shard: Shard) -> Part | None:
+        """Return what is known of the part of a shard; None if it was never published."""
+        return self._parts.get(shard.number)
 
     def totals(self) -> Totals:
-        """Return the sums over all rows with an outcome, in a part or not yet."""
+        """Return the sums over all rows with an outcome, in a part or not yet; those that are asked again have none."""
         totals = self.journal.open_totals()
         for part in self._parts.values():
             totals.add(part.totals)
+        for reopening in self.reopenings.values():
+            totals.take_away(reopening.moved)
         return totals
 
     def report(self, plan: Plan) -> Standing:
@@ -182,7 +229,8 @@ class RunDir:
         self._parts = self.journal.parts()
         totals = self.totals()
         measured = self.measured() if totals.rows < plan.rows else None
-        return Standing(str(self.path), plan.rows, totals, len(self._parts), measured)
+        versions = _begun(self._manifest).versions_with(totals)
+        return Standing(str(self.path), plan.rows, totals, len(self._parts), measured, versions)
 
     def measured(self) -> Measured:
         """Return what the completed rows used, of the published ones those of some parts."""
@@ -196,20 +244,29 @@ class RunDir:
         return self.path / _part_name(shard.number)
 
     def publish(self, shard: Shard, temporary: Path, totals: Totals) -> None:
-        """Put a finished part in place, note it, and only then forget its rows in the journal."""
+        """Put a finished part in place, note it, and only then forget its rows in the journal.
+
+        Only the part of a reopened shard is ever replaced.
+        """
         try:
-            publish(temporary, self.part_path(shard))
+            if shard.number in self.reopenings:
+                replace_with(temporary, self.part_path(shard))
+            else:
+                publish(temporary, self.part_path(shard))
             self._note_part(shard, totals)
         except OSError as error:
             raise StorageError(f"{self.part_path(shard)} cannot be put in place: {error}") from error
 
     def _note_part(self, shard: Shard, totals: Totals) -> None:
         path = self.part_path(shard)
-        status = path.stat()
-        part = Part(shard.number, status.st_size, totals, crc32_of(path), status.st_mtime_ns)
+        status, reopening = path.stat(), self.reopenings.get(shard.number)
+        revision = 0 if reopening is None else reopening.revision
+        part = Part(shard.number, status.st_size, totals, crc32_of(path), status.st_mtime_ns, revision)
         self.journal.published(part)
         self.journal.forget(shard)
         self._parts[shard.number] = part
+        if self.reopenings.pop(shard.number, None):
+            self._forget_reopened()
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace `summary.json`; a failure is logged, since nothing depends on this file."""
@@ -240,45 +297,10 @@ def _part_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def planned(path: Path) -> Plan | None:
-    """Return the plan of the run in an output folder; None if there is no run. Looks without locking or creating."""
-    manifest = _read_json(path / ".batcher" / "manifest.json")
-    if manifest is None or manifest.get("format") != FORMAT_VERSION:
-        return None
-    try:
-        return Plan.from_json(manifest["plan"])
-    except (KeyError, ValueError) as error:
-        raise _not_ours(path) from error
-
-
-def refuse_other_job(path: Path, job: Job, plan: Plan) -> None:
-    """Raise ResumeError if an output folder holds a run with which this would not go on; names the keys."""
-    if (manifest := _read_json(path / ".batcher" / "manifest.json")) is None:
-        return
-    if manifest.get("format") != FORMAT_VERSION:
-        raise ResumeError(f"{path} was written by another version of batcher; use a new output folder")
-    try:
-        before, digests = manifest["job"], Plan.from_json(manifest["plan"]).digests
-    except (KeyError, ValueError) as error:
-        raise _not_ours(path) from error
-    changes = list(_differences(before, _as_json(job.identity())))
-    if digests != plan.digests:
-        changes.append("the input changed")
-    if changes:
-        raise ResumeError(
-            f"the job differs from the run in {path}: {'; '.join(changes)}."
-            " Undo the change to carry on, or use a new output.path"
-        )
-
-
 def done_rows(path: Path) -> int:
     """Return how many rows have an outcome by the last `summary.json` of an output folder, without touching it."""
-    summary = _read_json(path / ".batcher" / "summary.json") or {}
+    summary = read_json(path / ".batcher" / "summary.json") or {}
     return int(summary.get("completed", 0)) + int(summary.get("failed", 0))
-
-
-def _not_ours(path: Path) -> StorageError:
-    return StorageError(f"{path / '.batcher' / 'manifest.json'} is not what batcher wrote; restore it")
 
 
 def _begun(value: T | None) -> T:
@@ -313,38 +335,3 @@ def carried_columns(schema: pa.Schema, job: Job) -> pa.Schema:
             f"output.columns: the input has no column {', '.join(map(repr, missing))}; it has {', '.join(schema.names)}"
         )
     return pa.schema([schema.field(name) for name in job.output.columns])
-
-
-def _differences(before: Any, now: Any, path: str = "") -> Iterable[str]:
-    """Yield `key was X, is Y` for every key in which two nested mappings differ; long values are not shown."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted({*before, *now}):
-            yield from _differences(before.get(key), now.get(key), f"{path}.{key}" if path else key)
-    elif before != now:
-        shown = [orjson.dumps(value).decode() for value in (before, now)]
-        short = max(map(len, shown)) <= 60 and path not in ("prompt", "system_prompt")
-        yield f"{path} was {shown[0]}, is {shown[1]}" if short else f"{path} changed"
-
-
-def _as_json(value: Any) -> Any:
-    """The value as it comes back from a JSON file, so that two of them can be compared."""
-    return orjson.loads(orjson.dumps(value))
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise StorageError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, dict):
-        raise StorageError(f"{path} is not what batcher wrote")
-    return content
-
-
-def _own_version() -> str:
-    try:
-        return version("batcher-llm")
-    except PackageNotFoundError:
-        return "unknown"

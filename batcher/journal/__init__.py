@@ -3,6 +3,7 @@
 from batcher.journal.journal import Journal
 from batcher.journal.listener import Listener
 from batcher.journal.reader import JournalReader
+from batcher.journal.reopened import ReopenedRow, Reopening, moved_by
 from batcher.journal.tables import Batch, Part
 
-__all__ = ["Batch", "Journal", "JournalReader", "Listener", "Part"]
+__all__ = ["Batch", "Journal", "JournalReader", "Listener", "Part", "ReopenedRow", "Reopening", "moved_by"]
