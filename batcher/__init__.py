@@ -15,9 +15,9 @@ Names are resolved on first use, since the machinery behind them takes a while t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from batcher.errors import (
     AccountError,
@@ -33,10 +33,12 @@ from batcher.errors import (
     StorageError,
 )
 from batcher.progress import Figures, Progress
+from batcher.records import Version
 
 if TYPE_CHECKING:
     from batcher.given import Rows
     from batcher.job import Job, load_job
+    from batcher.reopening import Retry
     from batcher.results import Report
 
 __all__ = [
@@ -54,8 +56,10 @@ __all__ = [
     "Progress",
     "Report",
     "ResumeError",
+    "Retry",
     "Rows",
     "StorageError",
+    "Version",
     "load_job",
     "run",
 ]
@@ -68,6 +72,8 @@ def run(
     progress: Progress | Callable[[Figures], object] | None = None,
     limit: int | None = None,
     spread: bool = False,
+    retry: Retry | None = None,
+    accept_changes: Literal["all"] | Collection[str] = (),
 ) -> Report:
     """Ask every row of `job` that has no outcome yet, and return what the output folder holds then.
 
@@ -86,19 +92,31 @@ def run(
     does not. The first Ctrl-C (in the main thread) stops asking and waits for the requests in flight, the second does
     not wait.
 
+    `retry=Retry()` asks the failed rows again; see there for others. `accept_changes="all"`, or the keys in question,
+    carries on although the prompt, the model or parameters are not those the run began with; rows that are done stay as
+    they are, and `Report.versions` says how many rows came from which version.
+
     Raises:
         BatcherError: why it stopped, `Interrupted` for a signal; each subclass has its exit code. What was received is
             saved.
     """
     module = import_module("batcher.run")
     globals()["run"] = _run  # the import put the module of the same name in the function's place
-    report: Report = module.run(job, rows, progress=progress, limit=limit, spread=spread)
+    report: Report = module.run(
+        job, rows, progress=progress, limit=limit, spread=spread, retry=retry, accept_changes=accept_changes
+    )
     return report
 
 
 _run = run
 
-_HOMES = {"Job": "batcher.job", "load_job": "batcher.job", "Report": "batcher.results", "Rows": "batcher.given"}
+_HOMES = {
+    "Job": "batcher.job",
+    "load_job": "batcher.job",
+    "Report": "batcher.results",
+    "Retry": "batcher.reopening",
+    "Rows": "batcher.given",
+}
 
 
 def __getattr__(name: str) -> Any:

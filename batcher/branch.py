@@ -38,4 +38,7 @@ class Branch(RunDir):
             for left in self.tmp.glob(f"shard-{shard.number:05d}.*"):
                 left.unlink()
         self._settle(shards)
-        return [shard for shard in shards if shard.number not in self._parts]
+        return [shard for shard in shards if not self._is_done(shard)]
+
+    def _forget_reopened(self) -> None:
+        """Whether any part is reopened, whoever holds the folder knows."""

@@ -13,8 +13,8 @@ ABOUT: Final[dict[str, str]] = {
     "completion": "The answer's text; null if there is none, as with a tool call. A failed row keeps an answer"
     " that was paid for but could not be used.",
     "reasoning": "What the model thought before it answered, where the API returns it.",
-    "finish_reason": "Why the answer ends: `stop`; `length` if `max_tokens` cut it off (a completed row; it is paid"
-    " for and not asked again); `content_filter`; `tool_calls`; or the provider's own word.",
+    "finish_reason": "Why the answer ends: `stop`; `length` if `max_tokens` cut it off (a completed row; `--truncated`"
+    " asks it again); `content_filter`; `tool_calls`; or the provider's own word.",
     "prompt_tokens": "Tokens of the row's requests, as the endpoint counted them; of all answers, where one could"
     " not be used and the row was asked again. Null: it did not say.",
     "completion_tokens": "Tokens of its answers, reasoning included.",
@@ -36,4 +36,5 @@ ABOUT: Final[dict[str, str]] = {
     "attempts": "How often the row was asked, in all runs.",
     "latency_s": "Seconds from sending the last request to the end of its answer.",
     "requested_at": "When that request was sent.",
+    "job_version": "Which version of the job the row comes from: 1, unless a change was accepted (`--accept-changes`).",
 }

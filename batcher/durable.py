@@ -65,6 +65,12 @@ def publish(temporary: Path, final: Path) -> None:
     fsync_folder(final.parent)
 
 
+def replace_with(temporary: Path, final: Path) -> None:
+    """Give a finished, synced file the name of another, which it replaces in one step."""
+    temporary.replace(final)
+    fsync_folder(final.parent)
+
+
 def write_all(descriptor: int, content: bytes) -> None:
     """Write to the last byte: one call may write less than it was given, on a disk that fills up for example."""
     rest = memoryview(content)

@@ -25,7 +25,11 @@ EXIT_CODES: Final[dict[int, Exit]] = {
     0: Exit("all rows completed", "every row completed; for other commands: done"),
     1: Exit("internal error", "internal error", "please report it"),
     2: Exit("wrong usage", "wrong usage, or a file to be written is there already"),
-    3: Exit("some failed", "finished, some rows failed", "`batcher failures JOB` says why"),
+    3: Exit(
+        "some failed",
+        "finished, some rows failed",
+        "`batcher failures JOB` says why, `batcher run JOB --retry-failed` asks them again",
+    ),
     65: Exit("input", "the input cannot be read, or changed since the run began", "mend it, run again"),
     69: Exit(
         "endpoint down", "the endpoint is down, or was for longer than `limits.max_outage_s`", "run it again later"

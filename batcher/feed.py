@@ -8,12 +8,12 @@ carry go to their shard's spool.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from batcher.pending import Pending
 from batcher.plan import Plan
 from batcher.prompt import Builder, PromptError
-from batcher.records import ApiError, Outcome, Row, Shard
+from batcher.records import ApiError, Outcome, Row, Shard, Spent
 from batcher.repairing import resumed
 from batcher.rundir import RunDir
 from batcher.shard import OpenShard
@@ -40,7 +40,9 @@ class Feed:
         self._chunks = read(plan.files, shards, plan.schema, given_up=lambda: self._given_up)
         self._rundir = rundir
         self._builder = builder
-        self._tried, self._spent = rundir.journal.attempts(), rundir.journal.spent()
+        #: of the rows of the shard that is being read
+        self._tried: dict[int, tuple[int, int]] = {}
+        self._spent: dict[int, Spent] = {}
         #: what answers have to be like; None: nothing
         self.answers = builder.answers
         self._drafts = rundir.journal.drafts() if self.answers else {}
@@ -71,10 +73,15 @@ class Feed:
             return None
         if chunk is None:
             return None
-        shard = self._shard if self._shard and not self._shard.fully_read else OpenShard(chunk.shard, self._rundir)
+        shard = self._shard if self._shard and not self._shard.fully_read else self._open(chunk.shard)
         self._shard = shard
         shard.carry(chunk.carried.select(self._carried))
         return self._build(chunk, shard)
+
+    def _open(self, shard: Shard) -> OpenShard:
+        journal = self._rundir.journal
+        self._tried, self._spent = journal.attempts(shard), journal.spent(shard)
+        return OpenShard(shard, self._rundir)
 
     def _build(self, chunk: Chunk, shard: OpenShard) -> Feeding:
         feeding = Feeding(shard, [], [], is_last=shard.fully_read)
@@ -85,24 +92,25 @@ class Feed:
             try:
                 feeding.pending.append(self._pending(row, shard))
             except PromptError as error:
-                feeding.failed.append(_unaskable(row, str(error)))
+                feeding.failed.append(self._unaskable(row, str(error)))
             except Exception as error:  # whatever its values do to the template or to JSON, it is one row's problem
-                feeding.failed.append(_unaskable(row, f"the request cannot be built ({type(error).__name__})"))
+                feeding.failed.append(self._unaskable(row, f"the request cannot be built ({type(error).__name__})"))
         return feeding
 
     def _pending(self, row: Row, shard: OpenShard) -> Pending:
         if row.problem is not None:
             raise PromptError(row.problem)
-        attempts, ambiguous = self._tried.pop(row.row_index, (0, 0))
         prompt = self._builder.build(row.values)
         draft = self._drafts.pop(row.row_index, None)
         if draft is not None and self.answers is not None:
             prompt = resumed(prompt, draft, self.answers)
-        spent = self._spent.pop(row.row_index, None)
-        return Pending(row.row_index, shard, prompt, attempts, ambiguous, spent, draft=draft)
+        attempts, ambiguous = self._tried.pop(row.row_index, (0, 0))
+        spent, before = self._spent.pop(row.row_index, None), shard.reopened.get(row.row_index)
+        return Pending(row.row_index, shard, prompt, attempts, ambiguous, spent, draft=draft, before=before)
 
-
-def _unaskable(row: Row, message: str) -> Outcome:
-    code = "invalid_row" if row.problem is not None else "row_cannot_be_asked"
-    error = ApiError(message, type="batcher", code=code)
-    return Outcome(row.row_index, "failed", b"", 0, 0, None, None, error)
+    def _unaskable(self, row: Row, message: str) -> Outcome:
+        code = "invalid_row" if row.problem is not None else "row_cannot_be_asked"
+        error = ApiError(message, type="batcher", code=code)
+        attempts, ambiguous = self._tried.pop(row.row_index, (0, 0))  # the job may have been another then
+        spent = self._spent.pop(row.row_index, Spent())
+        return Outcome(row.row_index, "failed", b"", attempts, ambiguous, None, None, error, *astuple(spent))

@@ -80,6 +80,7 @@ RESULT = pa.schema(
         ("attempts", pa.int64()),
         ("latency_s", pa.float64()),
         ("requested_at", pa.timestamp("us", tz="UTC")),
+        ("job_version", pa.int64()),
     ]
 )
 
@@ -120,7 +121,7 @@ class PartFormat:
             )
         return pa.schema([*self.carried, *added])
 
-    def footer(self, shard: Shard, totals: Totals) -> dict[str, str]:
+    def footer(self, shard: Shard, totals: Totals, revision: int) -> dict[str, str]:
         """Key-value metadata of one part."""
         return {
             "batcher.version": self.version,
@@ -128,6 +129,7 @@ class PartFormat:
             "batcher.shard": str(shard.number),
             "batcher.rows": str(shard.rows),
             "batcher.totals": orjson.dumps(asdict(totals)).decode(),
+            "batcher.revision": str(revision),
         }
 
 
@@ -144,12 +146,28 @@ def write_part(
     `end` in order, possibly fewer than asked for. On any error the file is removed.
     """
     totals = Totals()
+    write_rows(temporary, shard, form, _with_results(shard, form, carried, outcomes, totals), totals)
+    return totals
+
+
+def write_rows(
+    temporary: Path,
+    shard: Shard,
+    form: PartFormat,
+    batches: Iterable[pa.RecordBatch],
+    totals: Totals,
+    *,
+    revision: int = 0,
+) -> None:
+    """Write and sync a part of whole rows; `totals` is what they come to when the last of them was taken.
+
+    `revision` counts how often a part of this shard was replaced. On any error the file is removed.
+    """
     try:
         with create(temporary) as file, _writer(file, form) as writer:
-            results = _with_results(shard, form, carried, outcomes, totals)
-            for table in row_groups(results, form.schema, ROW_GROUP_BYTES):
+            for table in row_groups(batches, form.schema, ROW_GROUP_BYTES):
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
-            writer.add_key_value_metadata(form.footer(shard, totals))
+            writer.add_key_value_metadata(form.footer(shard, totals, revision))
             writer.close()
             file.flush()
             os.fsync(file.fileno())
@@ -157,7 +175,6 @@ def write_part(
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return totals
 
 
 def check_part(path: Path, shard: Shard, form: PartFormat) -> Totals:
@@ -285,19 +302,18 @@ def _result_row(outcome: Outcome, totals: Totals, answers: AnswerColumns | None)
     totals.ambiguous += outcome.ambiguous
     totals.count(outcome)
     if outcome.status == "completed" and isinstance(answer, Completion):
-        totals.completed += 1
         error = None
     else:
-        totals.failed += 1
         unreadable = ApiError("the stored answer cannot be read as a completion", code="unreadable")
         error = asdict(outcome.error or unreadable)
     status = "completed" if error is None else "failed"
+    totals.count_row(completed=error is None, job_version=outcome.job_version)
     valid = outcome.valid if error is None else None
     totals.invalid += valid is False
     content = answer.content if isinstance(answer, Completion) else None
     return (
         outcome.row_index, status, *_answer_columns(outcome, answer if isinstance(answer, Completion) else None),
-        error, outcome.attempts, outcome.latency_s, _microseconds(outcome.requested_at),
+        error, outcome.attempts, outcome.latency_s, _microseconds(outcome.requested_at), outcome.job_version,
         *(answers.values(content, valid) if answers else ()),
     )  # fmt: skip
 

@@ -7,7 +7,8 @@ from math import inf
 from random import Random
 
 from batcher.budget import Reserved
-from batcher.records import ApiError, Draft, Outcome, Prompt, Spent, Usage
+from batcher.journal import ReopenedRow
+from batcher.records import ApiError, Draft, Outcome, Prompt, Signal, Spent, Usage
 from batcher.retry import Action, Verdict, backoff_s
 from batcher.shard import OpenShard
 
@@ -52,6 +53,8 @@ class Pending:
     reserved: Reserved | None = None
     #: an answer that does not match the job's schema, for which a better one is being asked; `prompt` asks for that
     draft: Draft | None = None
+    #: how it stood, if it is asked again that had an outcome
+    before: ReopenedRow | None = None
 
     def exhausted(self, verdict: Verdict, now_s: float, *, succeeded_at_s: float, max_attempts: int) -> bool:
         """Count an attempt that failed; whether it was the last one this row may have.
@@ -68,6 +71,18 @@ class Pending:
         self.by_code[code] = self.by_code.get(code, 0) + 1
         too_many = verdict.max_retries is not None and self.by_code[code] > verdict.max_retries
         return too_many or self.failures >= max_attempts
+
+    def failed_so_before(self, error: ApiError | None) -> bool:
+        """Whether it is asked again after this very failure: then it may fail in the same way whatever others do."""
+        before = self.before
+        if error is None or before is None or before.kept:
+            return False
+        return (before.code, before.http_status) == (error.code, error.http_status)
+
+    def signal(self, verdict: Verdict) -> Signal:
+        """What a result says about the endpoint: nothing, where the row fails as it did before it was asked again."""
+        tells = verdict.signal in (Signal.FAILING, Signal.OVERLOADED)
+        return Signal.NONE if tells and self.failed_so_before(verdict.error) else verdict.signal
 
     def is_excusable(self, sound_at_s: float) -> bool:
         """Whether no request has succeeded that was sent after the row first failed; it is no excuse time and again.

@@ -17,36 +17,6 @@ Number = TypeVar("Number", int, float)
 Status = Literal["completed", "failed"]
 
 
-class Secret:
-    """A string that shows itself only when asked: not in a repr, a traceback or a pickle."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the value; call this only where it is sent."""
-        return self._value
-
-    def hide_in(self, data: bytes) -> bytes:
-        """Return `data` without this value: some servers repeat the key that they refuse."""
-        value = self._value.encode()
-        for form in {value, value.replace(b"/", b"\\/")} - {b""}:  # the second is how PHP writes a slash in JSON
-            if form in data:
-                data = data.replace(form, b"***")
-        return data
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    def __len__(self) -> int:
-        return len(self._value)
-
-    def __reduce__(self) -> str:
-        raise TypeError("a secret is not pickled")
-
-
 @dataclass(frozen=True, slots=True)
 class Span:
     """Rows that lie together in one input file."""
@@ -237,6 +207,8 @@ class Outcome:
     cost_usd: float | None = None
     #: of a completed row whose job has a JSON schema, whether the answer matches it
     valid: bool | None = None
+    #: the version of the job that it came from, from 1 (see `Version`)
+    job_version: int = 1
 
 
 @dataclass(slots=True)
@@ -268,6 +240,8 @@ class Totals:
     unpriced: int = 0
     #: of the completed rows those whose answers do not match the job's JSON schema
     invalid: int = 0
+    #: rows from later versions of the job than its first one, by version (as text, for JSON)
+    later_versions: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -282,15 +256,35 @@ class Totals:
 
     def add(self, other: Totals) -> None:
         """Add `other` to these sums."""
-        self.completed += other.completed
-        self.failed += other.failed
-        self.ambiguous += other.ambiguous
-        self.prompt_tokens += other.prompt_tokens
-        self.completion_tokens += other.completion_tokens
-        self.cached_tokens += other.cached_tokens
-        self.cost_usd += other.cost_usd
-        self.unpriced += other.unpriced
-        self.invalid += other.invalid
+        self._add(other, 1)
+
+    def take_away(self, other: Totals) -> None:
+        """Take `other`, which was a part of these sums, out of them."""
+        self._add(other, -1)
+
+    def _add(self, other: Totals, times: int) -> None:
+        self.completed += times * other.completed
+        self.failed += times * other.failed
+        self.ambiguous += times * other.ambiguous
+        self.prompt_tokens += times * other.prompt_tokens
+        self.completion_tokens += times * other.completion_tokens
+        self.cached_tokens += times * other.cached_tokens
+        self.cost_usd += times * other.cost_usd
+        self.unpriced += times * other.unpriced
+        self.invalid += times * other.invalid
+        for version, rows in other.later_versions.items():
+            self._count_version(version, times * rows)
+
+    def count_row(self, *, completed: bool, job_version: int, rows: int = 1) -> None:
+        """Add a row or more that came from a version of the job; not what they used."""
+        self.completed += rows * completed
+        self.failed += rows * (not completed)
+        if job_version > 1:
+            self._count_version(str(job_version), rows)
+
+    def _count_version(self, version: str, rows: int) -> None:
+        if left := self.later_versions.pop(version, 0) + rows:
+            self.later_versions[version] = left
 
     def count(self, spent: Spent | Outcome) -> None:
         """Add what one row used."""
@@ -301,6 +295,20 @@ class Totals:
             self.cost_usd += spent.cost_usd
         elif spent.prompt_tokens or spent.completion_tokens:
             self.unpriced += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A job as it was run with: the first one, or a change of it that was accepted."""
+
+    #: from 1; the rows say it in their column `job_version`
+    number: int
+    #: when it began, in ISO 8601
+    began_at: str
+    #: what differs from the version before, in words without prompts; none for the first one
+    changes: tuple[str, ...]
+    #: rows that came from it
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +324,8 @@ class Standing:
     parts: int
     #: what a row used so far, if rows are left
     measured: Measured | None = None
+    #: the versions of the job that rows came from, oldest first; one if no change was ever accepted
+    versions: tuple[Version, ...] = ()
 
     @property
     def complete(self) -> bool:

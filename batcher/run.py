@@ -14,13 +14,15 @@ from batcher.errors import BatcherError, InputError
 from batcher.estimate import LARGE_BYTES, Estimate, estimate
 from batcher.given import Rows, kept, kept_before
 from batcher.job import Job, read_key, with_input
+from batcher.manifest import Accepted, manifest_for, planned
 from batcher.plan import Plan, files_unchanged, make_plan
 from batcher.pricing import prices_of
 from batcher.progress import Figures, Progress, Shielded, watcher_of
 from batcher.prompt import Builder
 from batcher.records import Shard
+from batcher.reopening import Choice, Retry
 from batcher.results import Report
-from batcher.rundir import RunDir, done_rows, figures_of, planned, refuse_other_job
+from batcher.rundir import RunDir, done_rows, figures_of
 from batcher.selection import first_rows, spread_rows
 from batcher.source import find_files
 
@@ -32,6 +34,8 @@ def run(
     progress: Progress | Callable[[Figures], object] | None = None,
     limit: int | None = None,
     spread: bool = False,
+    retry: Retry | None = None,
+    accept_changes: Accepted = (),
 ) -> Report:
     """Ask every row that has no outcome yet, and return what the output folder holds then.
 
@@ -39,6 +43,10 @@ def run(
     of those without an outcome are asked, the first ones or, with `spread`, rows from all over the input; the report is
     then not complete if rows are left, and says what a row used. Interrupted in any way, the same call carries on; when
     everything is done, it returns at once.
+
+    With `retry` the rows that it chooses are asked again after that; a retry that was interrupted is carried on instead
+    of choosing anew. `accept_changes` says in which keys the job may differ from the one that the run began with, or
+    "all"; rows that are done stay as they are.
 
     Raises:
         BatcherError: why it stopped; each subclass has its exit code. What was received is saved.
@@ -50,20 +58,48 @@ def run(
     with RunDir.open(job.output.path) as rundir, _with_input(job, rows, rundir.state) as job:  # ours alone from here
         plan = _plan(job, given=rows is not None)  # which rows belong to which shard
         builder.check_columns(plan.schema.names)
-        rundir.begin(job, plan)  # same job as last time?
-        engine = load_engine(job.engine.kind)
-        before = None
-        while shards := rundir.unfinished(plan):  # what is left is read from disk, every time
-            if len(shards) == before:  # ... and must shrink
-                raise BatcherError("a whole round finished no shard; please report this")
-            before = len(shards)
-            wanted = shards if limit is None else _some(shards, rundir, plan, limit, spread=spread)
-            engine.run(job, plan, wanted, rundir, watcher)
-            if limit is not None:
-                break
-        if before is None:  # nothing was to do; the last run may have died before it could say that it had finished
+        rundir.begin(job, plan, accept_changes)  # same job as last time?
+        begun = _say_what_is_left(rundir, plan, retry, watcher)
+        asked = _ask(job, plan, rundir, watcher, limit, spread=spread)
+        if retry is not None and retry.text not in begun and not rundir.unfinished(plan):
+            asked = _reopen(rundir, plan, retry, watcher) and _ask(job, plan, rundir, watcher, limit, spread=spread)
+        if not asked:  # nothing was to do; the last run may have died before it could say that it had finished
             rundir.write_summary({"state": "finished", **asdict(figures_of(plan, rundir.totals()))})
         return Report.of(rundir.report(plan))  # from the parts, not from counters
+
+
+def _ask(job: Job, plan: Plan, rundir: RunDir, watcher: Progress, limit: int | None, *, spread: bool) -> bool:
+    """Ask all rows of unfinished shards, or `limit` of them; whether there were any."""
+    engine = load_engine(job.engine.kind)
+    before = None
+    while shards := rundir.unfinished(plan):  # what is left is read from disk, every time
+        if len(shards) == before:  # ... and must shrink
+            raise BatcherError("a whole round finished no shard; please report this")
+        before = len(shards)
+        wanted = shards if limit is None else _some(shards, rundir, plan, limit, spread=spread)
+        engine.run(job, plan, wanted, rundir, watcher)
+        if limit is not None:
+            break
+    return before is not None
+
+
+def _say_what_is_left(rundir: RunDir, plan: Plan, retry: Retry | None, watcher: Progress) -> set[str]:
+    """Say what is carried on; return which choices of rows to be asked again are begun and not finished."""
+    begun = {reopening.selection for reopening in rundir.reopenings.values()}
+    left = plan.rows - rundir.totals().rows
+    if begun:
+        watcher.note(f"rows are being asked again since an earlier run; {left:,} of all rows are left")
+    elif retry is not None and 0 < left < plan.rows:
+        watcher.note(f"{left:,} rows have no outcome yet; they are asked first, and then others again")
+    return begun
+
+
+def _reopen(rundir: RunDir, plan: Plan, retry: Retry, watcher: Progress) -> bool:
+    """Have the rows asked again that `retry` chooses; whether there are any."""
+    choice = Choice(retry, rundir, plan)
+    count = rundir.reopen(choice.reopenings)
+    watcher.note(choice.words())
+    return count > 0
 
 
 def dry_run(job: Job, *, limit: int | None = None) -> Estimate:
@@ -77,7 +113,7 @@ def dry_run(job: Job, *, limit: int | None = None) -> Estimate:
     builder = Builder(job, load_catalogue(job.catalogue).schema_of(job.model))
     plan = _plan(job)
     builder.check_columns(plan.schema.names)
-    refuse_other_job(job.output.path, job, plan)
+    manifest_for(job.output.path, job, plan)
     left = plan.rows - done_rows(job.output.path)
     rows_left = left if limit is None else min(limit, left)
     return estimate(job, plan, builder, prices_of(job), rows_left=rows_left, now=time.time())
@@ -86,9 +122,9 @@ def dry_run(job: Job, *, limit: int | None = None) -> Estimate:
 def _some(shards: list[Shard], rundir: RunDir, plan: Plan, limit: int, *, spread: bool) -> list[Shard]:
     """The shards with `limit` rows to ask in them."""
     if not spread:
-        return first_rows(shards, rundir.journal.rows_with_outcome, limit)
+        return first_rows(shards, rundir.settled_rows, limit)
     at_heads = plan.input_bytes > LARGE_BYTES
-    return spread_rows(shards, rundir.journal.rows_with_outcome, limit, at_heads=at_heads)
+    return spread_rows(shards, rundir.settled_rows, limit, at_heads=at_heads)
 
 
 @contextmanager

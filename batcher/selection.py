@@ -9,11 +9,27 @@ Pure; the same rows are chosen whenever the same ones are left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from batcher.records import Shard, Span
+
+
+class AllBut(AbstractSet[int]):
+    """All rows of a shard but some: as small as these are few, however large the shard is."""
+
+    def __init__(self, shard: Shard, others: AbstractSet[int]) -> None:
+        self._rows, self._others = range(shard.first_row, shard.end_row), others
+
+    def __contains__(self, row: object) -> bool:
+        return row in self._rows and row not in self._others
+
+    def __iter__(self) -> Iterator[int]:
+        return (row for row in self._rows if row not in self._others)
+
+    def __len__(self) -> int:
+        return len(self._rows) - len(self._others)
 
 
 def first_rows(shards: Sequence[Shard], done: Callable[[Shard], AbstractSet[int]], count: int) -> list[Shard]:

@@ -129,7 +129,7 @@ class Settling:
         self._limiter.answered(
             pending.sent_at_s,
             now_s,
-            verdict.signal,
+            pending.signal(verdict),
             wait_s=verdict.wait_s,
             tokens=usage.total_tokens if usage else None,
             in_flight=in_flight,
@@ -250,7 +250,8 @@ class Settling:
     def _fail(self, held: Held, now_s: float) -> None:
         """Record a failure, or hold it back until a success shows that it is the row's own."""
         self._rows.settled(held.pending)
-        if held.outcome.error is not None and is_row_specific(held.outcome.error):
+        error = held.outcome.error
+        if held.pending.failed_so_before(error) or (error is not None and is_row_specific(error)):
             self._record_failure(held.outcome, held.pending)
             return
         self.release(held.pending)
@@ -286,6 +287,10 @@ class Settling:
     # -- refusals that may concern the whole run
 
     def _refused(self, pending: Pending, verdict: Verdict, result: Reply | Fault, now_s: float) -> None:
+        if verdict.doubt is Doubt.ROW and pending.failed_so_before(verdict.error):
+            self._rows.settled(pending)
+            self._record_failure(pending.outcome(result.body, now_s, verdict.error), pending)
+            return
         self.release(pending)
         # a key that is refused at the start is wrong; about a single row one knows more from earlier runs, too
         had_answers = self._guard.proven if verdict.doubt is Doubt.ROW else self._succeeded_at_s > -inf

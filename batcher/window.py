@@ -28,6 +28,7 @@ class Window:
     def __init__(self, journal: Journal, size: int, figures: Figures) -> None:
         self._journal, self._size, self._figures = journal, size, figures
         self._open: set[OpenShard] = set()
+        self._places = 0.0
         self._recorded: dict[int, OpenShard] = {}
         #: bytes of answers that wait for their commit
         self.unsaved_bytes = 0
@@ -40,7 +41,7 @@ class Window:
     @property
     def full(self) -> bool:
         """No further shard may be opened now."""
-        return len(self._open) >= self._size
+        return self._places >= self._size
 
     @property
     def uncommitted(self) -> bool:
@@ -60,12 +61,14 @@ class Window:
         if shard.partial:
             return
         self._open.add(shard)
+        self._measure()
         if all_read:
             shard.all_read = True
             self._check(shard)
 
     def record(self, outcome: Outcome, shard: OpenShard) -> None:
         """Hand an outcome to the journal."""
+        outcome.job_version = shard.job_version
         self._recorded[outcome.row_index] = shard
         self.unsaved_bytes += len(outcome.body)
         self._journal.record(outcome)
@@ -74,14 +77,14 @@ class Window:
         """Count outcomes that the journal has made durable."""
         for outcome in outcomes:
             self.unsaved_bytes -= len(outcome.body)
-            self._count(outcome)
             shard = self._recorded.pop(outcome.row_index)
+            self._count(outcome, shard)
             shard.missing -= 1
             self._check(shard)
 
-    def _count(self, outcome: Outcome) -> None:
+    def _count(self, outcome: Outcome, shard: OpenShard) -> None:
         figures = self._figures
-        if outcome.status == "failed":
+        if outcome.status == "failed" and not shard.keeps(outcome.row_index):
             figures.failed += 1
         else:
             figures.completed += 1
@@ -95,6 +98,10 @@ class Window:
         """Forget the first of the ready shards: its part is in place, or could not be written."""
         self.ready.remove(shard)
         self._open.discard(shard)
+        self._measure()
+
+    def _measure(self) -> None:
+        self._places = sum(shard.place for shard in self._open)
 
     def abandon(self) -> None:
         """Close the files of shards that stay unfinished in this run."""

@@ -14,13 +14,14 @@ TESTS = Path(__file__).parent
 #: a module imports only from modules further up; modules of one line do not know each other
 LAYERS = [
     ["measured"],
-    ["errors", "records", "progress", "durable", "config", "tuning", "columns", "wholerow"],
-    ["catalogue", "selection", "timeline", "lock", "outage", "given", "loop", "structured", "jsonfile"],
+    ["errors", "secret", "records", "progress", "durable", "config", "tuning", "columns", "wholerow"],
+    ["catalogue", "selection", "timeline", "lock", "outage", "given", "loop", "structured"],
     ["job"],
     ["source", "prompt", "client", "completion", "journal", "pricing"],
     ["plan", "retry", "limits", "part", "budget"],
+    ["manifest", "renewal"],
     ["rundir", "estimate"],
-    ["results", "branch"],
+    ["results", "branch", "reopening"],
     ["export"],
     ["shard", "forecast"],
     ["pending"],

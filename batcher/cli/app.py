@@ -68,6 +68,15 @@ def run(
         int | None, typer.Option(metavar="N", min=1, help="ask N rows only, and forecast the rest")
     ] = None,
     spread: Annotated[bool, typer.Option("--spread", help="with --limit: rows from all over the input")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="ask the failed rows again")] = False,
+    only: Annotated[
+        list[str],
+        typer.Option(metavar="CODE", help="with --retry-failed: only rows with this error code or HTTP status"),
+    ] = [],  # noqa: B006
+    truncated: Annotated[bool, typer.Option("--truncated", help="ask the rows again whose answer was cut off")] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="go on with a changed job; rows that are done stay as they are")
+    ] = False,
     inputs: Inputs = [],  # noqa: B006
     output: Output = None,
     model: Model = None,
@@ -80,15 +89,21 @@ def run(
     """Ask every row that has no outcome yet. The same command resumes an interrupted run."""
     if spread and limit is None:
         raise typer.BadParameter("goes with --limit", param_hint="--spread")
+    if only and not retry_failed:
+        raise typer.BadParameter("goes with --retry-failed", param_hint="--only")
+    if dry_run and (retry_failed or truncated or accept_changes):
+        raise typer.BadParameter("estimates rows that were never asked only", param_hint="--dry-run")
     wanted = _wanted(job, overrides, inputs, output, base_url, model, api_key_env, prompt, system_prompt, concurrency)
     if dry_run:
         from batcher.cli.estimating import show_estimate
 
         return show_estimate(wanted, limit=limit, as_json=as_json)
+    from batcher.cli.again import retry_of
     from batcher.cli.running import run_job
 
     options = {"quiet": quiet, "verbose": verbose, "as_json": as_json}
-    return run_job(wanted, limit=limit, spread=spread, **options)
+    retry = retry_of(failed=retry_failed, only=only, truncated=truncated)
+    return run_job(wanted, limit=limit, spread=spread, retry=retry, accept_changes=accept_changes, **options)
 
 
 @app.command()

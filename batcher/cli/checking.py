@@ -27,12 +27,12 @@ from batcher.cli.wanted import Wanted
 from batcher.errors import BatcherError, StorageError
 from batcher.job import Endpoint, Job, read_key
 from batcher.job.baseurl import SIMULATOR
+from batcher.manifest import manifest_for, planned
 from batcher.part import PartFormat
-from batcher.plan import Plan, files_unchanged, make_plan
+from batcher.plan import Plan, carried_columns, files_unchanged, make_plan
 from batcher.pricing import prices_of
 from batcher.prompt import SHAPES, Builder, PromptError
-from batcher.records import Secret
-from batcher.rundir import carried_columns, planned, refuse_other_job
+from batcher.secret import Secret
 from batcher.source import find_files, read
 from batcher.structured.columns import AnswerColumns
 
@@ -261,7 +261,7 @@ def _check_output(page: Page, job: Job, plan: Plan | None) -> None:
 
 def _foresee(job: Job, plan: Plan) -> bool:
     """Return whether a run has begun there; raise what a run would refuse to begin with, without beginning."""
-    refuse_other_job(job.output.path, job, plan)
+    manifest_for(job.output.path, job, plan)
     carried, answers = carried_columns(plan.schema, job), AnswerColumns.of(job.identity())
     _ = PartFormat(carried, job.output.prefix, fingerprint="", version="", answers=answers).schema
     return planned(job.output.path) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -13,11 +12,12 @@ from typing import Any
 import orjson
 
 from batcher.cli.folder import results_of
+from batcher.cli.hints import command, path_word
 from batcher.cli.running import shown
 from batcher.cli.text import block, line, put
 from batcher.records import Totals
 from batcher.results.advice import advice
-from batcher.results.failures import Cause, causes
+from batcher.results.failures import OTHERS, Cause, causes
 
 #: causes that are listed for people; scripts get all of them
 _MOST_LISTED = 20
@@ -27,16 +27,16 @@ _NARROWEST = 40
 def show_failures(target: Path, *, samples: int, as_json: bool) -> int:
     """Print the causes of failure; exit code 0 whether or not there are any."""
     with results_of(target) as results:
-        found, totals, folder = causes(results, samples=samples), results.totals(), results.path
+        found, totals = causes(results, samples=samples), results.totals()
     if as_json:
         put(orjson.dumps(_record(results.rows, totals, found)).decode())
         return 0
     width = max(_NARROWEST, shutil.get_terminal_size((100, 24)).columns)
-    put("\n".join(_page(target, folder, results.rows, totals, found, width)))
+    put("\n".join(_page(target, results.rows, totals, found, width)))
     return 0
 
 
-def _page(target: Path, folder: Path, rows: int, totals: Totals, found: list[Cause], width: int) -> Iterator[str]:
+def _page(target: Path, rows: int, totals: Totals, found: list[Cause], width: int) -> Iterator[str]:
     failed = sum(cause.rows for cause in found)
     so_far = "" if totals.rows == rows else f", and {rows - totals.rows:,} have no outcome yet"
     yield f"{failed:,} of {totals.rows:,} rows failed{so_far}"
@@ -51,23 +51,18 @@ def _page(target: Path, folder: Path, rows: int, totals: Totals, found: list[Cau
     if found:
         yield ""
         yield f"look at them:    batcher show {shlex.quote(shown(str(target)))} --failed"
-        yield from _again(target, folder)
+        yield from _again(target, found)
 
 
-def _again(target: Path, folder: Path) -> Iterator[str]:
+def _again(target: Path, found: list[Cause]) -> Iterator[str]:
     """How to ask the failed rows again; the rows that are done stay as they are."""
+    job = "JOB" if target.is_dir() else path_word(target)
+    yield f"ask them again:  {command('run', job, '--retry-failed')}"
+    codes = [cause.code for cause in found if cause.code != OTHERS]
+    if len(found) > 1 and codes:
+        yield f"only some:       {command('run', job, '--retry-failed', '--only', codes[0])}"
     if target.is_dir():
-        yield f"ask them again:  batcher export {shlex.quote(shown(str(target)))} --failed --to again.jsonl"
-        yield "                 and run a job over that file"
-        return
-    rows = target.with_name(f"{target.stem}-again.jsonl")
-    output = os.path.relpath(folder, target.absolute().parent) + "-again"  # as the job file says it
-    job = shlex.quote(shown(str(target)))
-    settings = " ".join(
-        f"--set {shlex.quote(f'{key}={value}')}" for key, value in (("input.path", rows.name), ("output.path", output))
-    )
-    yield f"ask them again:  batcher export {job} --failed --to {shlex.quote(shown(str(rows)))}"
-    yield f"                 batcher run {job} {settings}"
+        yield "                 (JOB is the job file that wrote this folder)"
 
 
 def _named(cause: Cause) -> str:

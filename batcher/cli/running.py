@@ -8,11 +8,12 @@ import shlex
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from batcher import run
+from batcher.cli.again import accepted, options_of, version_words
 from batcher.cli.bar import cost_words, watcher
 from batcher.cli.hints import command, path_word
 from batcher.cli.sampling import forecast_of, render_sample
@@ -22,6 +23,9 @@ from batcher.errors import AccountError, BatcherError, BudgetError
 from batcher.progress import Figures, Progress
 from batcher.records import Standing
 from batcher.tuning import spare_pandas
+
+if TYPE_CHECKING:
+    from batcher.reopening import Retry
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +42,8 @@ def run_job(
     as_json: bool,
     limit: int | None = None,
     spread: bool = False,
+    retry: Retry | None = None,
+    accept_changes: bool = False,
 ) -> int:
     """Run a job, or `limit` rows of it, print its report, and return the exit code."""
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
@@ -48,13 +54,15 @@ def run_job(
     _warn_of_other_writers(job.output.path)
     last = Last(watcher(quiet=quiet))
     try:
-        report = run(job, progress=last, limit=limit, spread=spread)
+        keys = accepted(retry, wanted.overrides, accept_changes=accept_changes)
+        report = run(job, progress=last, limit=limit, spread=spread, retry=retry, accept_changes=keys)
     except BatcherError as error:
         complain(error)
         if isinstance(error, AccountError) and (hint := wanted.key_hint(job)):
             say(hint, sys.stderr)
         if error.exit_code in _CARRY_ON:
-            some = () if limit is None else ("--limit", str(limit), *(["--spread"] if spread else ()))
+            some = [] if limit is None else ["--limit", str(limit), *(["--spread"] if spread else ())]
+            some += options_of(retry, accept_changes=accept_changes)
             say(f"carry on with: {wanted.command('run', *some)}", sys.stderr)
         return error.exit_code
     rest = forecast_of(report, job)
@@ -65,13 +73,18 @@ def run_job(
             again, limit_found = wanted.command("run"), last.figures.limit
             say(render_sample(report, rest, job, found_limit=limit_found, again=again), sys.stdout)
         return BudgetError.exit_code
-    failed = report.totals.failed
+    failed, again = report.totals.failed, wanted.command("run", "--retry-failed")
     if as_json:
         say(visible_json(orjson.dumps(as_values(report)).decode()), sys.stdout)
     elif not quiet:
         say(render_report(report), sys.stdout)
-    if quiet and failed:
-        say(f"batcher: {failed} of {report.rows} rows failed; see {shown(report.path)}", sys.stderr)
+        if failed:
+            say(f"again:  {again}", sys.stdout)
+    if failed and as_json:
+        say(f"ask the failed rows again with: {again}", sys.stderr)
+    elif failed and quiet:
+        place = shown(report.path)
+        say(f"batcher: {failed} of {report.rows} rows failed; see {place}, or ask them again: {again}", sys.stderr)
     return 3 if failed else 0
 
 
@@ -106,6 +119,8 @@ def as_values(report: Standing) -> dict[str, Any]:
     if report.measured is not None:
         sums = ((field.name, getattr(report.measured, field.name)) for field in fields(report.measured))
         values["measured"] = {name: {"rows": s.rows, "mean": s.mean, "deviation": s.deviation} for name, s in sums}
+    if len(report.versions) > 1:
+        values["versions"] = list(map(asdict, report.versions))
     return {**values, "complete": report.complete}
 
 
@@ -124,6 +139,7 @@ def render_report(report: Standing) -> str:
         lines.append(f"{answers} not match the schema: {command('show', path_word(report.path), '--invalid')}")
     if totals.failed:
         lines.append(f"why:    {command('failures', path_word(report.path))}")
+    lines += [f"rows {words}" for words in version_words(map(asdict, report.versions))]
     lines.append(f"output: {place} ({report.parts} {'part' if report.parts == 1 else 'parts'})")
     lines.append(f"query:  duckdb -c {_sql(place, 'SELECT row_index, completion, total_tokens LIMIT 5')}")
     return "\n".join(map(visible, lines))

@@ -27,13 +27,16 @@ _SILENCE_S = 60.0
 def standing_of(folder: Path) -> dict[str, Any]:
     """Return the summary of a run folder: `state`, `pid`, `updated_at` and the figures of `Figures`.
 
+    While rows are asked again also `asked_again`, how many are left; if changes of the job were accepted `versions`.
+
     Raises:
         InputError: there is no run in this folder.
         StorageError: the summary cannot be read.
     """
     holder = holder_of(folder)
     summary = _summary(folder)
-    return _corrected(folder, summary, holder) if summary is not None else _unreported(folder, holder)
+    standing = _corrected(folder, summary, holder) if summary is not None else _unreported(folder, holder)
+    return {**standing, **_history(folder)}
 
 
 def _unreported(folder: Path, holder: Holder | None) -> dict[str, Any]:
@@ -92,6 +95,22 @@ def _counted(folder: Path) -> dict[str, Any]:
             }
     except BatcherError:  # a damaged folder is the next run's to refuse; the last report still stands
         return {}
+
+
+def _history(folder: Path) -> dict[str, Any]:
+    """What the summary does not know: rows that are asked again, and the versions of the job."""
+    from batcher.results import Results
+
+    found: dict[str, Any] = {}
+    try:
+        with Results.open(folder) as results:
+            if again := results.asked_again():
+                found["asked_again"] = again
+            if len(results.jobs) > 1:
+                found["versions"] = [asdict(version) for version in results.versions()]
+    except BatcherError:  # as above
+        return {}
+    return found
 
 
 def _age_s(summary: dict[str, Any]) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from batcher.cli.again import version_words
 from batcher.cli.bar import cost_words
 from batcher.cli.folder import folder_of
 from batcher.cli.running import shown
@@ -102,6 +103,9 @@ def render_status(folder: Path, standing: dict[str, Any]) -> str:
         lines.append(f"schema: {standing['invalid']} of the completed rows do not match it")
     if standing["ambiguous"]:
         lines.append(f"unsure: {standing['ambiguous']} requests may have been paid for without an answer")
+    if again := standing.get("asked_again"):
+        lines.append(f"again:  {again:,} rows are asked again, and stand in the output as they were until then")
+    lines += [f"rows {words}" for words in version_words(standing.get("versions", ()))]
     if standing["why_waiting"]:
         lines.append(f"waits:  {standing['why_waiting']}")
     lines.append(f"as of:  {standing['updated_at']}")

@@ -16,7 +16,8 @@ from typing import Final, Literal
 from urllib.parse import quote, urlsplit
 
 from batcher.errors import JobError
-from batcher.records import Fault, FaultKind, Secret
+from batcher.records import Fault, FaultKind
+from batcher.secret import Secret
 
 #: a response's header block, or any other stretch of a response that carries no body byte, may be this long
 HEAD_LIMIT_BYTES: Final = 64 * 1024

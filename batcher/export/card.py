@@ -46,6 +46,7 @@ _COLUMNS: Final = {
     "attempts": "requests made for the row",
     "latency_s": "seconds from request to answer",
     "requested_at": "when the request was sent",
+    "job_version": "which version of the job it came from: 1 unless a change was accepted",
     "parsed": "the answer as JSON text, null where it is none",
     "valid": "whether the answer matches the JSON schema that was asked for",
 }

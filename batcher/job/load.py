@@ -22,7 +22,7 @@ from batcher.job import values as jobvalues
 from batcher.job.answerschema import check_flatten, load_answer_schema
 from batcher.job.localpath import expanded
 from batcher.job.model import Endpoint, Job
-from batcher.records import Secret
+from batcher.secret import Secret
 from batcher.structured import json_schema_of
 
 log = logging.getLogger(__name__)

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import orjson
 
 from batcher.errors import StorageError
+from batcher.journal.reopened import (
+    ReopenedRow,
+    Reopening,
+    reopen,
+    reopened_between,
+    reopenings_of,
+    replaced,
+)
 from batcher.journal.rescue import find_rescued
 from batcher.journal.tables import (
+    END,
     Part,
     insert,
     measured,
@@ -33,6 +42,8 @@ _log = logging.getLogger(__name__)
 
 #: rows deleted in one transaction once their part is published: about 10 ms, so that commits don't queue behind it
 _FORGET_ROWS = 1000
+#: tables that hold rows of open and reopened shards only
+_OF_ROWS = ("outcomes", "attempts", "drafts", "reopened_rows")
 
 
 class Journal(Writer):
@@ -69,15 +80,20 @@ class Journal(Writer):
 
         return self._call(ask)
 
-    def attempts(self) -> dict[int, tuple[int, int]]:
+    def attempts(self, shard: Shard | None = None) -> dict[int, tuple[int, int]]:
         """Return `row_index -> (attempts, ambiguous)` of rows that were sent before and have no outcome."""
-        query = "SELECT row_index, attempts, ambiguous FROM attempts WHERE attempts > 0"
-        return self._call(lambda db: {row: (tries, unsure) for row, tries, unsure in db.execute(query)})
+        query = (
+            "SELECT row_index, attempts, ambiguous FROM attempts"
+            " WHERE attempts > 0 AND row_index >= ? AND row_index < ?"
+        )
+        return self._call(lambda db: {row: (tries, unsure) for row, tries, unsure in db.execute(query, _rows(shard))})
 
-    def spent(self) -> dict[int, Spent]:
+    def spent(self, shard: Shard | None = None) -> dict[int, Spent]:
         """Return what rows without an outcome have used so far, those that have used anything."""
-        query = "SELECT row_index, spent FROM attempts WHERE spent IS NOT NULL"
-        return self._call(lambda db: {row: Spent(**orjson.loads(used)) for row, used in db.execute(query)})
+        query = "SELECT row_index, spent FROM attempts WHERE spent IS NOT NULL AND row_index >= ? AND row_index < ?"
+        return self._call(
+            lambda db: {row: Spent(**orjson.loads(used)) for row, used in db.execute(query, _rows(shard))}
+        )
 
     def drafts(self) -> dict[int, Draft]:
         """Return `row_index -> draft` of rows that were about to be asked for a better answer, and have no outcome."""
@@ -113,8 +129,13 @@ class Journal(Writer):
         return self._call(ask)
 
     def published(self, part: Part) -> None:
-        """Note that a part is in place; return when that is durable."""
-        self._call(partial(note_part, part=part))
+        """Note that a part is in place, and that its rows are not reopened any more; return when that is durable."""
+
+        def note(db: sqlite3.Connection) -> None:
+            note_part(db, part)
+            replaced(db, part.shard, part.revision)
+
+        self._call(note)
 
     def forget(self, shard: Shard) -> None:
         """Delete what is known of the rows of a shard whose part is published."""
@@ -122,9 +143,8 @@ class Journal(Writer):
             bounds = (first, min(first + _FORGET_ROWS, shard.end_row))
 
             def drop(db: sqlite3.Connection, bounds: tuple[int, int] = bounds) -> None:
-                db.execute("DELETE FROM outcomes WHERE row_index >= ? AND row_index < ?", bounds)
-                db.execute("DELETE FROM attempts WHERE row_index >= ? AND row_index < ?", bounds)
-                db.execute("DELETE FROM drafts WHERE row_index >= ? AND row_index < ?", bounds)
+                for table in _OF_ROWS:
+                    db.execute(f"DELETE FROM {table} WHERE row_index >= ? AND row_index < ?", bounds)  # noqa: S608
 
             self._call(drop)
 
@@ -132,8 +152,30 @@ class Journal(Writer):
         """Delete what a crash left of the rows of shards that are published, all at once; for the start of a run."""
 
         def drop(db: sqlite3.Connection) -> None:
-            for table in ("outcomes", "attempts", "drafts"):
+            for table in _OF_ROWS:
                 bounds = ((shard.first_row, shard.end_row) for shard in shards)
                 db.executemany(f"DELETE FROM {table} WHERE row_index >= ? AND row_index < ?", bounds)  # noqa: S608
 
         self._call(drop)
+
+    # -- rows that are asked again
+
+    def reopen(self, chosen: Callable[[], Iterable[Reopening]]) -> int:
+        """Note in one transaction which rows of published parts are asked again; return how many.
+
+        `chosen` is called on the journal's thread, and again should the disk be full at first.
+        """
+        return self._call(lambda db: reopen(db, chosen()))
+
+    def reopenings(self) -> dict[int, Reopening]:
+        """Return by shard number the parts some rows of which are asked again; without these rows."""
+        return self._call(reopenings_of)
+
+    def reopened_rows(self, shard: Shard) -> dict[int, ReopenedRow]:
+        """Return the rows of a reopened shard that are asked again, or were, by row index."""
+        return self._call(lambda db: reopened_between(db, shard.first_row, shard.end_row))
+
+
+def _rows(shard: Shard | None) -> tuple[int, int]:
+    """The first row and the end of a shard, or of all."""
+    return (0, END) if shard is None else (shard.first_row, shard.end_row)

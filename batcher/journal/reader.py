@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from batcher.errors import StorageError
-from batcher.journal.tables import open_totals, outcomes_between
+from batcher.journal.reopened import add_waiting, reopenings_of
+from batcher.journal.tables import open_totals, outcomes_between, part_of
 from batcher.records import Outcome, Totals
 
 T = TypeVar("T")
@@ -50,6 +51,17 @@ class JournalReader:
     def totals(self, ranges: Sequence[tuple[int, int]]) -> Totals:
         """Return the sums over the outcomes and attempts of the rows in `ranges` (first row, end), at one moment."""
         return self._ask(partial(_totals, ranges=ranges), Totals())
+
+    def reopened(self) -> frozenset[int]:
+        """Return the numbers of the shards some rows of whose part are being asked again."""
+        return self._ask(lambda db: frozenset(reopenings_of(db)), frozenset())
+
+    def reopened_totals(self, shard: int, first_row: int, end_row: int) -> tuple[Totals, int]:
+        """Return the sums over a reopened part with its newer outcomes, and how many rows have none yet.
+
+        The latter count as they stood.
+        """
+        return self._ask(partial(_reopened_totals, shard=shard, first_row=first_row, end_row=end_row), (Totals(), 0))
 
     def on_their_way(self) -> int:
         """Return how many rows are noted as sent and not answered: in flight, or orphaned if the process is gone."""
@@ -111,3 +123,19 @@ def _totals(db: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> Totals
     finally:
         db.execute("ROLLBACK")
     return totals
+
+
+def _reopened_totals(db: sqlite3.Connection, shard: int, first_row: int, end_row: int) -> tuple[Totals, int]:
+    db.execute("BEGIN")
+    try:
+        totals = part_of(db.execute("SELECT * FROM parts WHERE shard = ?", (shard,)).fetchone()).totals
+        reopening = reopenings_of(db).get(shard)
+        if reopening is None:  # replaced just now
+            return totals, 0
+        totals.take_away(reopening.moved)
+        totals.add(open_totals(db, first_row, end_row))
+        before = totals.rows
+        add_waiting(db, first_row, end_row, totals)
+        return totals, totals.rows - before
+    finally:
+        db.execute("ROLLBACK")

@@ -34,7 +34,7 @@ class JournalsReader:
         if len(readers) == 1:
             return readers[0].outcomes(first_row, end_row, max_bytes=max_bytes)
         found: dict[int, Outcome] = {}
-        for reader in (*readers, readers[0]):
+        for reader in self._twice():
             part = reader.outcomes(first_row, end_row, max_bytes=max_bytes)
             if sum(len(outcome.body) for outcome in part) > max_bytes:
                 end_row = part[-1].row_index + 1  # what this one holds beyond is not known
@@ -55,6 +55,21 @@ class JournalsReader:
         for reader in self._all():
             totals.add(reader.totals(ranges))
         return totals
+
+    def reopened(self) -> frozenset[int]:
+        """Return the numbers of the shards some rows of whose part are being asked again."""
+        return frozenset().union(*(reader.reopened() for reader in self._twice()))
+
+    def reopened_totals(self, shard: int, first_row: int, end_row: int) -> tuple[Totals, int]:
+        """Return the sums over a reopened part with its newer outcomes, and how many rows have none yet.
+
+        The latter count as they stood.
+        """
+        readers = self._twice()
+        holder = next((one for one in readers if shard in one.reopened()), None)
+        if holder is None:  # replaced just now
+            holder = next((one for one in readers if one.knows_part(shard)), readers[0])
+        return holder.reopened_totals(shard, first_row, end_row)
 
     def on_their_way(self) -> int:
         """Return how many rows are noted as sent and not answered: in flight, or orphaned if the process is gone."""
@@ -77,8 +92,12 @@ class JournalsReader:
         self.close()
 
     def _any(self, question: Callable[[JournalReader], bool]) -> bool:
-        first, *others = self._all()
-        return question(first) or any(map(question, others)) or (bool(others) and question(first))
+        return any(map(question, self._twice()))
+
+    def _twice(self) -> list[JournalReader]:
+        """All of them, and the first one once more: what was on its way out of it and into it is met."""
+        readers = self._all()
+        return readers if len(readers) == 1 else [*readers, readers[0]]
 
     def _all(self) -> list[JournalReader]:
         """Those that are there at the moment, the first one first, which may be still to come."""

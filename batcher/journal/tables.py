@@ -6,7 +6,8 @@ attempts   rows that were sent, or are about to be, and have no outcome yet.
 drafts     answers that do not match the job's schema, of rows that are asked for a better one; of a row with an outcome
            it says nothing any more
 outcomes   the final result of a row of an open shard; `body` is the answer as it was received
-parts      shards whose part is published, with their totals; their rows are gone from the other tables
+parts      shards whose part is published, with their totals; their rows are gone from the other tables, but for those
+           that are asked again (see reopened)
 
 SQLite sees damage to the structure of its file, not to values in it, so what ends up in parts and sums has a checksum
 of its own: a bit that flips on the disk is an error, never an answer.
@@ -39,6 +40,15 @@ CREATE TABLE IF NOT EXISTS outcomes (
   row_index INTEGER PRIMARY KEY, status TEXT NOT NULL, body BLOB NOT NULL, attempts INTEGER NOT NULL,
   ambiguous INTEGER NOT NULL, latency_s REAL, requested_at REAL, error TEXT,
   prompt_tokens INTEGER, cached_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL, valid INTEGER,
+  job_version INTEGER NOT NULL, checksum INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS reopenings (
+  shard INTEGER PRIMARY KEY, revision INTEGER NOT NULL, selection TEXT NOT NULL, moved TEXT NOT NULL,
+  checksum INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS reopened_rows (
+  row_index INTEGER PRIMARY KEY, kept INTEGER NOT NULL, invalid INTEGER NOT NULL, job_version INTEGER NOT NULL,
+  code TEXT, http_status INTEGER,
   checksum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS drafts (
@@ -47,13 +57,14 @@ CREATE TABLE IF NOT EXISTS drafts (
 ) STRICT;
 CREATE TABLE IF NOT EXISTS parts (
   shard INTEGER PRIMARY KEY, size_bytes INTEGER NOT NULL, totals TEXT NOT NULL, crc32 INTEGER, modified_ns INTEGER,
+  revision INTEGER NOT NULL,
   checksum INTEGER NOT NULL
 ) STRICT;
 """
 
 
 #: after every row
-_END = (1 << 63) - 1
+END = (1 << 63) - 1
 
 # Each statement takes many rows: SQLite lets go of Python's lock for every one, and the event loop's thread takes it.
 _LEASE = (
@@ -64,7 +75,7 @@ _SETTLE = "DELETE FROM attempts WHERE row_index IN (SELECT value FROM json_each(
 #: outcomes that one statement takes
 _TOGETHER = 16
 _RECORD, _RECORD_TOGETHER = (
-    f"INSERT OR IGNORE INTO outcomes VALUES {', '.join(['(?,?,?,?,?,?,?,?,?,?,?,?,?,?)'] * rows)}"  # noqa: S608 - no values
+    f"INSERT OR IGNORE INTO outcomes VALUES {', '.join(['(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)'] * rows)}"  # noqa: S608 - no values
     for rows in (1, _TOGETHER)
 )
 
@@ -109,6 +120,8 @@ class Part:
     #: checksum of the whole file, and when it was last changed; None where nobody looked
     crc32: int | None = None
     modified_ns: int | None = None
+    #: how often the part was replaced by one with newer outcomes
+    revision: int = 0
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -170,6 +183,7 @@ def _row_of(outcome: Outcome) -> tuple[Any, ...]:
         outcome.completion_tokens,
         _real(outcome.cost_usd),
         None if outcome.valid is None else int(outcome.valid),
+        outcome.job_version,
     )
     return (*values[:2], outcome.body, *values[2:], _answer_checksum(values, outcome.body))
 
@@ -197,7 +211,7 @@ def outcome_of(row: tuple[Any, ...]) -> Outcome:
         sound = False
     if not sound:
         raise Damaged(f"the answer to row {index} is not what was written")
-    prompt_tokens, cached_tokens, completion_tokens, cost_usd, valid = spent
+    prompt_tokens, cached_tokens, completion_tokens, cost_usd, valid, job_version = spent
     return Outcome(
         row_index=index,
         status=status,
@@ -212,6 +226,7 @@ def outcome_of(row: tuple[Any, ...]) -> Outcome:
         completion_tokens=completion_tokens,
         cost_usd=cost_usd,
         valid=None if valid is None else bool(valid),
+        job_version=job_version,
     )
 
 
@@ -234,31 +249,41 @@ def open_drafts(db: sqlite3.Connection) -> dict[int, Draft]:
 def note_part(db: sqlite3.Connection, part: Part) -> None:
     """Write that a part is published, within a transaction."""
     totals = orjson.dumps(asdict(part.totals)).decode()
-    values = (part.shard, part.size_bytes, totals, part.crc32, part.modified_ns)
-    db.execute("INSERT OR REPLACE INTO parts VALUES (?,?,?,?,?,?)", (*values, _checksum(values)))
+    values = (part.shard, part.size_bytes, totals, part.crc32, part.modified_ns, part.revision)
+    db.execute("INSERT OR REPLACE INTO parts VALUES (?,?,?,?,?,?,?)", (*values, _checksum(values)))
 
 
 def part_of(row: tuple[Any, ...]) -> Part:
     """Return the part of a row of the table. Raises Damaged if it is not what was written."""
-    shard, size_bytes, totals, crc32, modified_ns, checksum = row
+    shard, size_bytes, totals, crc32, modified_ns, revision, checksum = row
     if checksum != _checksum(row[:-1]):
         raise Damaged(f"the entry of part {shard} is not what was written")
-    return Part(shard, size_bytes, Totals(**orjson.loads(totals)), crc32, modified_ns)
+    return Part(shard, size_bytes, Totals(**orjson.loads(totals)), crc32, modified_ns, revision)
 
 
-def open_totals(db: sqlite3.Connection, first_row: int = 0, end_row: int = _END) -> Totals:
-    """Return the sums over all outcomes and attempts, of rows that are not in a part or of a range of rows."""
+def open_totals(db: sqlite3.Connection, first_row: int = 0, end_row: int = END) -> Totals:
+    """Return the sums over all outcomes and attempts, of rows that are not in a part or of a range of rows.
+
+    A completed row that was asked again and failed counts as completed: it keeps its answer.
+    """
     bounds = (first_row, end_row)
     counts = db.execute(
-        "SELECT coalesce(sum(status = 'completed'), 0), coalesce(sum(status = 'failed'), 0),"
+        "SELECT coalesce(sum(status = 'completed' OR ifnull(kept, 0)), 0),"
+        " coalesce(sum(status = 'failed' AND NOT ifnull(kept, 0)), 0),"
         " coalesce(sum(ambiguous), 0), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0),"
         " coalesce(sum(cached_tokens), 0), coalesce(sum(cost_usd), 0.0),"
         " coalesce(sum(cost_usd IS NULL AND (prompt_tokens > 0 OR completion_tokens > 0)), 0),"
-        " coalesce(sum(valid = 0), 0)"
-        " FROM outcomes WHERE row_index >= ? AND row_index < ?",
+        " coalesce(sum(iif(status = 'failed' AND ifnull(kept, 0), invalid, valid = 0)), 0)"
+        " FROM outcomes LEFT JOIN reopened_rows USING (row_index) WHERE row_index >= ? AND row_index < ?",
         bounds,
     ).fetchone()
     totals = Totals(*counts)
+    later = (
+        "SELECT iif(status = 'failed' AND ifnull(r.kept, 0), r.job_version, o.job_version) AS version, count(*)"
+        " FROM outcomes AS o LEFT JOIN reopened_rows AS r USING (row_index)"
+        " WHERE row_index >= ? AND row_index < ? AND version > 1 GROUP BY version"
+    )
+    totals.later_versions = {str(version): rows for version, rows in db.execute(later, bounds)}
     unsure = "SELECT coalesce(sum(ambiguous), 0) FROM attempts WHERE row_index >= ? AND row_index < ?"
     totals.ambiguous += db.execute(unsure, bounds).fetchone()[0]
     used_in_vain = "SELECT spent FROM attempts WHERE row_index >= ? AND row_index < ? AND spent IS NOT NULL"

@@ -162,6 +162,18 @@ def make_plan(
     )
 
 
+def carried_columns(schema: pa.Schema, job: Job) -> pa.Schema:
+    """The input columns that `output.columns` asks for, in its order."""
+    if job.output.columns == "all":
+        return schema.remove_metadata()
+    missing = [name for name in job.output.columns if name not in schema.names]
+    if missing:
+        raise InputError(
+            f"output.columns: the input has no column {', '.join(map(repr, missing))}; it has {', '.join(schema.names)}"
+        )
+    return pa.schema([schema.field(name) for name in job.output.columns])
+
+
 def files_unchanged(plan: Plan, files: Sequence[InputFile]) -> bool:
     """The files are, by path, size and time, those the plan was made from: there is no need to read them again."""
     return plan.files == tuple(files)

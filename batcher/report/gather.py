@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from batcher.errors import InputError
 from batcher.job import Job
+from batcher.records import Version
 from batcher.report.configuration import prompts, settings
 from batcher.report.facts import COLUMNS, Facts, collect
 from batcher.report.pace import Pace
@@ -49,6 +50,8 @@ class Findings:
     id_column: str | None
     settings: list[tuple[str, str]]
     prompts: list[tuple[str, str]]
+    #: the job and its accepted changes, with the rows that came from each
+    versions: tuple[Version, ...]
     #: `summary.json` of the run folder; None if there is none
     summary: Mapping[str, Any] | None
     version: str
@@ -81,6 +84,7 @@ def gather(folder: Path, *, job: Job | None = None, summary: Mapping[str, Any] |
             id_column=identity["input"]["id"],
             settings=settings(identity, results.plan, job),
             prompts=prompts(identity),
+            versions=results.versions(),
             summary=summary,
             version=results.version,
             made_at=datetime.now(UTC),

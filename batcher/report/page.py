@@ -48,6 +48,7 @@ def render(findings: Findings) -> str:
         slowest=tables.slowest(findings),
         settings=[(key, one_line(value, 2000)) for key, value in findings.settings],
         models=tables.models(findings),
+        versions=tables.versions(findings),
         prompts=[(key, lines(text)) for key, text in findings.prompts],
     )
     return page

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
+from batcher.config.document import mask
 from batcher.report import words
 from batcher.report.gather import CAUSES, Findings
 from batcher.report.opening import cost, cost_note
@@ -75,6 +77,22 @@ _MEANINGS = {
 def models(findings: Findings) -> list[tuple[str, str]]:
     tally = findings.facts.models
     return [(one_line(name or "none named", 120), counted(times, "row")) for name, times in tally.largest(_MOST)]
+
+
+def versions(findings: Findings) -> list[dict[str, Any]]:
+    """The versions of the job, if rows may have come from several: when each began, what it changed, its rows."""
+    if len(findings.versions) < 2:
+        return []
+    return [
+        {
+            "number": one.number,
+            "began": moment(datetime.fromisoformat(one.began_at)).removesuffix(" UTC"),
+            "rows": counted(one.rows, "row"),
+            "share": share(one.rows, findings.facts.rows),
+            "changes": [one_line(mask(change)) for change in one.changes] or ["as the run began"],
+        }
+        for one in findings.versions
+    ]
 
 
 def causes(findings: Findings) -> dict[str, Any] | None:

@@ -42,44 +42,46 @@ class Questions:
 
     def __init__(self, results: Results) -> None:
         self._results = results
-        self._builder = _builder(results.job)
-        self._builder.check_columns(results.plan.schema.names)
+        self._builders = {version: _builder(job) for version, job in results.jobs.items()}
+        for builder in self._builders.values():
+            builder.check_columns(results.plan.schema.names)
         self._originals = _Originals(results.plan)
-        template, system = results.job["prompt"], results.job["system_prompt"] or ""
-        self._verbatim = template is None and "{" not in system
 
     def of(self, batch: pa.RecordBatch) -> list[Question]:
         """Return the questions of the rows of a batch that has all columns of the output."""
-        indexes, errors = (batch.column(self._results.column(name)).to_pylist() for name in ("row_index", "error"))
+        names = [self._results.column(name) for name in ("row_index", "job_version", "error")]
+        columns = (batch.column(name).to_pylist() for name in names)
         carried = input_rows(batch, set(self._results.carried))
         return [
             Question(None, "never sent")
             if error is not None and error["code"] in _NEVER_SENT
-            else self._question(row_index, values)
-            for row_index, error, values in zip(indexes, errors, carried, strict=True)
+            else self._question(row_index, job_version, values)
+            for row_index, job_version, error, values in zip(*columns, carried, strict=True)
         ]
 
-    def _question(self, row_index: int, values: dict[str, Any]) -> Question:
+    def _question(self, row_index: int, job_version: int, values: dict[str, Any]) -> Question:
+        """What a row was asked by the version of the job that it came from."""
         shard = next(shard for shard in self._results.plan.shards if row_index < shard.end_row)
-        same = self._verbatim or self._is_parquet(shard) or not any(map(_may_differ, values.values()))
-        exact = same and not self._builder.needs_whole_rows  # of which some may not be carried
+        verbatim = _is_verbatim(self._results.jobs[job_version])
+        same = verbatim or self._is_parquet(shard) or not any(map(_may_differ, values.values()))
+        exact = same and not self._builders[job_version].needs_whole_rows  # of which some may not be carried
         try:
             if exact:
-                return Question(self._build(values))
+                return Question(self._build(job_version, values))
         except PromptError:
             pass  # a column is not carried
         original = self._originals.row(shard, row_index)
         try:
             if original is not None:
-                return Question(self._build(original))
+                return Question(self._build(job_version, original))
             note = "built from the output's columns, in which lists and some numbers look different; the input changed"
-            return Question(self._build(values), note)
+            return Question(self._build(job_version, values), note)
         except PromptError as error:
             why = "" if original is not None else "; output.columns left it out, and the input changed or is gone"
             return Question(None, f"not shown: {error}{why}")
 
-    def _build(self, values: dict[str, Any]) -> list[dict[str, Any]]:
-        request = orjson.loads(self._builder.build(values).body)
+    def _build(self, job_version: int, values: dict[str, Any]) -> list[dict[str, Any]]:
+        request = orjson.loads(self._builders[job_version].build(values).body)
         if "messages" in request:
             return list(request["messages"])
         texts = {"system": request.get("system_prompt"), "user": request.get("prompt")}
@@ -129,6 +131,11 @@ def _may_differ(value: Any) -> bool:
     except orjson.JSONDecodeError:
         return False
     return True
+
+
+def _is_verbatim(identity: dict[str, Any]) -> bool:
+    """Whether requests are what rows hold, with nothing rendered."""
+    return identity["prompt"] is None and "{" not in (identity["system_prompt"] or "")
 
 
 def _builder(identity: dict[str, Any]) -> Builder:

@@ -1,8 +1,9 @@
 """A run folder as its readers see it: what was planned, which parts there are, and its rows as record batches.
 
 A row is read from the part of its shard; while there is none, its outcome comes from the journal and its input columns
-from the input files. A run may publish a part, and forget its rows in the journal, at any moment: `batches` then goes
-on in the part, so that no row is missed, repeated or out of order. Rows without an outcome are left out.
+from the input files. A row that is asked again is what its part says until it has a newer outcome. A run may publish a
+part, or replace one, and forget its rows in the journal, at any moment: `batches` then goes on in the new part, so that
+no row is missed, repeated or out of order. Rows without an outcome are left out.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
 import pyarrow as pa
 
-from batcher.errors import InputError, StorageError
+from batcher.errors import InputError, ResumeError, StorageError
 from batcher.journal import JournalsReader
+from batcher.manifest import Manifest
 from batcher.part import PartFormat
 from batcher.plan import Plan
-from batcher.records import Shard, Status, Totals
-from batcher.results.partfile import part_rows, part_totals
+from batcher.records import Shard, Status, Totals, Version
+from batcher.results.partfile import part_rows, part_totals, renewed_rows
 from batcher.results.wanted import Wanted, open_rows
-from batcher.rundir import FORMAT_VERSION
+from batcher.rundir import REOPENED
 from batcher.structured.columns import AnswerColumns
 
 
@@ -40,15 +41,18 @@ class StoredPart:
 class Results:
     """What a run folder holds. Close it after use; use it from one thread."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
         #: the run folder
         self.path = path
         #: which rows belong to which shard, the input files and all input columns
-        self.plan = Plan.from_json(manifest["plan"])
+        self.plan = Plan.from_json(manifest.planned)
+        self._manifest = manifest
         #: what determines the result, as `Job.identity` gives it: model, prompts, parameters, endpoint, output
-        self.job: dict[str, Any] = manifest["job"]
+        self.job: dict[str, Any] = manifest.job
+        #: the same for every version of the job, by the number that rows have in `job_version`
+        self.jobs: dict[int, dict[str, Any]] = {n: one["job"] for n, one in enumerate(manifest.versions, 1)}
         #: the version of batcher that began the run
-        self.version: str = manifest["batcher"]
+        self.version: str = manifest.batcher
         #: what stands before the names of the columns that batcher added
         self.prefix: str = self.job["output"]["prefix"]
         #: what answers with a schema add to the columns; None without one
@@ -58,7 +62,7 @@ class Results:
         self.carried: list[str] = carried.names
         #: all columns of a row, the carried ones first, with the types that a part has for whoever reads it
         self.schema = pa.schema(map(_as_stored, PartFormat(carried, self.prefix, "", "", self.answers).schema))
-        self._totals: dict[int, Totals] = {}
+        self._totals: dict[tuple[int, int, int], Totals] = {}
         self._journal = JournalsReader(path / ".batcher")
 
     @classmethod
@@ -71,13 +75,13 @@ class Results:
         """
         file = path / ".batcher" / "manifest.json"
         try:
-            manifest = orjson.loads(file.read_bytes())
-            if manifest["format"] != FORMAT_VERSION:
-                raise InputError(f"{path} was written by another version of batcher")
+            manifest = Manifest.read(path)
+            if manifest is None:
+                raise InputError(f"{path} holds no run yet")
             return cls(path, manifest)
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(f"{path} holds no run yet") from None
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except ResumeError:
+            raise InputError(f"{path} was written by another version of batcher") from None
+        except (KeyError, TypeError, ValueError) as error:
             raise StorageError(f"{file} cannot be read, or is not what batcher wrote: {error}") from error
 
     # -- what was planned
@@ -100,8 +104,8 @@ class Results:
 
     @property
     def finished(self) -> bool:
-        """Every row has an outcome in a part."""
-        return all(map(self._has_part, self.plan.shards))
+        """Every row has an outcome in a part, and none is asked again."""
+        return all(map(self._has_part, self.plan.shards)) and not self._reopened()
 
     def parts(self) -> list[StoredPart]:
         """Return the parts that are in place, in order.
@@ -127,13 +131,23 @@ class Results:
             StorageError: a part is damaged or gone, or the journal cannot be read.
         """
         while True:
+            reopened = self._reopened()
             parts = self.parts()
             totals = self._open_totals({part.shard.number for part in parts})
-            if len(self._names()) == len(parts):  # else a shard moved from the journal to its part meanwhile
-                break
-        for part in parts:
-            totals.add(part.totals)
-        return totals
+            for part in parts:
+                totals.add(self._renewed(part.shard)[0] if part.shard.number in reopened else part.totals)
+            # else a shard moved from the journal to its part meanwhile, or a part was replaced
+            if len(self._names()) == len(parts) and self._reopened() == reopened:
+                return totals
+
+    def asked_again(self) -> int:
+        """Return how many rows are to be asked again and have no newer outcome yet; `totals` has them as they were."""
+        reopened = self._reopened()
+        return sum(self._renewed(shard)[1] for shard in self.plan.shards if shard.number in reopened)
+
+    def versions(self) -> tuple[Version, ...]:
+        """Return the versions of the job and how many rows came from each; raises what `totals` raises."""
+        return self._manifest.versions_with(self.totals())
 
     def on_their_way(self) -> int:
         """Return how many rows are noted as sent and not answered; if no process is at work, they may be paid for."""
@@ -192,6 +206,14 @@ class Results:
                 first = next_row
             if not self._has_part(shard):
                 return
+        while shard.number in self._reopened():
+            for batch, next_row in renewed_rows(self.part_path(shard), shard, wanted, self._journal, first, end):
+                if shard.number not in self._reopened():  # replaced: its newer outcomes are being forgotten
+                    break
+                yield from wanted.chosen(batch)
+                first = next_row
+            if first >= end:
+                return
         if wanted.status != "failed" or self._totals_of(shard).failed:
             yield from part_rows(self.part_path(shard), shard, wanted, first, end)
 
@@ -213,9 +235,23 @@ class Results:
             raise StorageError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
     def _totals_of(self, shard: Shard) -> Totals:
-        if shard.number not in self._totals:
-            self._totals[shard.number] = part_totals(self.part_path(shard), shard, self.schema)
-        return self._totals[shard.number]
+        path = self.part_path(shard)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read: {error.strerror or error}") from error
+        key = (shard.number, status.st_ino, status.st_mtime_ns)  # a part may be replaced
+        if key not in self._totals:
+            self._totals[key] = part_totals(path, shard, self.schema)
+        return self._totals[key]
+
+    def _reopened(self) -> frozenset[int]:
+        """Numbers of the shards some rows of whose part are asked again; a finished folder is read without a trace."""
+        return self._journal.reopened() if (self.path / ".batcher" / REOPENED).exists() else frozenset()
+
+    def _renewed(self, shard: Shard) -> tuple[Totals, int]:
+        """The sums over a reopened part with its newer outcomes, and how many of its rows have none yet."""
+        return self._journal.reopened_totals(shard.number, shard.first_row, shard.end_row)
 
     def _open_totals(self, done: set[int]) -> Totals:
         """The sums over the journal's rows of shards that are not `done`: of those it may hold remains."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batcher.errors import StorageError
+from batcher.journal import JournalsReader
 from batcher.records import Shard, Totals
+from batcher.renewal import renewed
 from batcher.results.wanted import Wanted
 
 #: rows of a batch, at most; what is large is bounded by the part's row groups, which are a few MB
@@ -53,6 +56,27 @@ def part_rows(path: Path, shard: Shard, wanted: Wanted, first: int, end: int) ->
                     yield from wanted.chosen(batch.slice(skipped, max(0, end - start - skipped)))
                     start += batch.num_rows
             start = stop
+
+
+def renewed_rows(
+    path: Path, shard: Shard, wanted: Wanted, journal: JournalsReader, first: int, end: int
+) -> Iterator[tuple[pa.RecordBatch, int]]:
+    """Yield the needed columns of the rows from `first` to `end` of a part, with their newer outcomes in the journal.
+
+    Beside each batch stands the index of the row that follows it.
+
+    Raises:
+        StorageError: the part is damaged, or the journal cannot be read.
+    """
+    every = replace(wanted, names=list(dict.fromkeys([*wanted.needed, wanted.status_column])), status=None)
+    for batch in part_rows(path, shard, every, first, end):
+        while batch.num_rows:
+            found = journal.outcomes(first, first + batch.num_rows)  # perhaps not all: they may be large
+            rows = batch.slice(0, found[-1].row_index + 1 - first) if found else batch
+            batch = batch.slice(rows.num_rows)
+            newer = renewed(rows, found, first, wanted.prefix, wanted.answers).select(wanted.needed)
+            first += rows.num_rows
+            yield newer, first
 
 
 def _opened(path: Path) -> pq.ParquetFile:

@@ -13,11 +13,12 @@ from pathlib import Path
 import orjson
 import pytest
 
+from batcher.results import Results
 from tests import shapes
 from tests.checker import check, unsure_of
 from tests.command import BATCHER, Command, patched
-from tests.fault_server import fault_server
-from tests.harness import write_job, write_rows
+from tests.fault_server import fault_server, refusing
+from tests.harness import check_output, digest, write_job, write_rows
 from tests.trial import Trial, simulated, trial, until
 
 CONCURRENCY = 16
@@ -69,10 +70,10 @@ os.kill(os.getpid(), signal.SIGSTOP)
 )
 
 
-def killed_at(made: Trial, call: str, number: int) -> bool:
+def killed_at(made: Trial, call: str, number: int, *options: str) -> bool:
     """Run until the process makes this call for so many times, and kill it there; whether it got there."""
     inject = f"inject={call}:signal=KILL:when={number}"
-    with made.start(program=STOPPED) as command:
+    with made.start(*options, program=STOPPED) as command:
         until(command, lambda: status_of(command.pid, "State") == "T")
         strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(command.pid), "-e", f"trace={call}", "-e", inject]
         with subprocess.Popen(strace) as tracer:
@@ -95,6 +96,40 @@ def test_killed_at_durable_steps(tmp_path: Path, call: str) -> None:
         made.run()
         check(made)
     assert made.kills >= 3, "there are hardly any such calls"
+
+
+STRUCK = [("fdatasync", 3), ("rename", 2), ("fsync", 4), ("unlink", 2), ("rename", 3), ("fdatasync", 8), ("fsync", 9)]
+
+
+@needs_strace
+def test_killed_while_rows_are_asked_again(tmp_path: Path) -> None:
+    """The same command or the plain one carries on; at every moment each row is there once, and good ones stay."""
+    with fault_server() as server:
+        server.plan = lambda prompt, attempt: refusing(400, "bad_image") if again(prompt, attempt) else None
+        made = trial(tmp_path, server, 60, concurrency=CONCURRENCY, rows_per_part=10)
+        made.run(code=3)
+        good = {digest(text) for text in made.texts if not text.endswith("7")}
+        for place, (call, number) in enumerate(STRUCK):
+            killed_at(made, call, number, *(["--retry-failed"] if place % 2 == 0 else []))
+            with Results.open(made.out) as results:
+                found = [row for batch in results.batches(["row_index", "status"]) for row in batch.to_pylist()]
+                totals = results.totals()
+            assert [row["row_index"] for row in found] == list(range(60))
+            assert (totals.completed, totals.failed) == tuple(
+                sum(row["status"] == status for row in found) for status in ("completed", "failed")
+            )
+        made.run("--retry-failed")
+        check_output(made.out, made.texts)
+        asked = server.ledger().asked
+    assert made.kills >= 5, "there are hardly any such calls"
+    assert all(asked[one] == 1 for one in good)
+    assert sum(asked.values()) - 60 - 6 <= unsure_of(made)
+    assert not (made.out / ".batcher" / "reopened").exists()
+
+
+def again(prompt: str, attempt: int) -> bool:
+    """Which rows fail when they are asked for the first time."""
+    return prompt.endswith("7") and attempt == 0
 
 
 @needs_strace

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from batcher.records import Secret
+from batcher.secret import Secret
 from batcher.simulator import SimulatorOptions
 from batcher.simulator import start as start_simulator
 from tests.harness import BARE, BATCHER, batcher, start, table, write_job, write_rows

@@ -10,7 +10,8 @@ import pytest
 from batcher.client import Destination
 from batcher.client.attempt import Body, Target, Unusable, body_of, request_headers
 from batcher.errors import JobError
-from batcher.records import FaultKind, Secret
+from batcher.records import FaultKind
+from batcher.secret import Secret
 
 
 @pytest.mark.parametrize(

@@ -83,10 +83,11 @@ def test_for_people(out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert lines[2:4] == ["3 (50%): http_422", "  row 3: row 3 is wrong"]
     assert "1 (17%): content_filter (HTTP 400)" in lines
     assert r"  row 1: \x1b[31mflagged as bad" in lines
-    assert max(map(len, lines[:-3])) <= 80
+    assert max(map(len, lines[:-4])) <= 80
     assert " ".join(ADVICE["timeout"].split()) in " ".join(page.split())
     assert f"batcher show {out} --failed" in page
-    assert f"batcher export {out} --failed --to again.jsonl" in page
+    assert " run JOB --retry-failed\n" in page
+    assert " run JOB --retry-failed --only http_422\n" in page
 
 
 def test_for_scripts(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

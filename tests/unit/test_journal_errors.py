@@ -153,7 +153,7 @@ def test_taking_over_fails(path: Path) -> None:
     run_sql(path, "ALTER TABLE outcomes RENAME TO away")
     run_sql(path, "CREATE TABLE outcomes (row_index)")
     again = Journal(path, run="this")
-    with pytest.raises(StorageError, match="14 values"):
+    with pytest.raises(StorageError, match="15 values"):
         again.take_over_rescued()
     with pytest.raises(StorageError):
         again.close()
@@ -285,7 +285,7 @@ def test_an_outcome_that_cannot_be_written(path: Path) -> None:
 def test_a_part_in_an_unknown_form(path: Path) -> None:
     """What cannot be read of the journal raises a StorageError where it is asked for."""
     journal = Journal(path)
-    values = (0, 1, '{"of a later version": 1}', 2, 3)
+    values = (0, 1, '{"of a later version": 1}', 2, 3, 0)
     run_sql(path, f"INSERT INTO parts VALUES ({', '.join(map(repr, (*values, _checksum(values))))})")
     with pytest.raises(StorageError, match="TypeError"):
         waiting_for(journal.parts).result(5)

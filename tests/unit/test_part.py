@@ -106,6 +106,7 @@ def test_every_field_of_an_answer(tmp_path: Path) -> None:
         "attempts": 3,
         "latency_s": 1.25,
         "requested_at": datetime(2020, 9, 13, 12, 26, 40, 123456, tzinfo=UTC),
+        "job_version": 1,
     }
 
 
@@ -118,6 +119,7 @@ def test_a_failed_row(tmp_path: Path) -> None:
     assert {name: value for name, value in row.items() if value is not None} == expected | {
         "error": {"message": "no", "type": "t", "param": "p", "code": "c", "http_status": 400},
         "requested_at": datetime(1970, 1, 1, 0, 0, 1, 750000, tzinfo=UTC),
+        "job_version": 1,
     }
     assert totals == Totals(failed=1, ambiguous=2) == check_part(tmp_path / "p", shard, FORM)
 
@@ -193,6 +195,7 @@ def test_the_footer(tmp_path: Path) -> None:
         b"batcher.fingerprint": b"fingerprint-1",
         b"batcher.shard": b"3",
         b"batcher.rows": b"1",
+        b"batcher.revision": b"0",
     }
     for word in ("secret-folder", platform.node(), str(tmp_path)):
         assert word.encode() not in content

@@ -221,7 +221,13 @@ def test_a_folder_without_a_run(tmp_path: Path, job: Job) -> None:
     manifest.write_bytes(orjson.dumps({**content, "format": 99}))
     with pytest.raises(InputError, match="another version"):
         Results.open(job.output.path)
-    for damaged in (b"{", b"[]", b"{}", orjson.dumps({**content, "plan": 3}), orjson.dumps({**content, "job": {}})):
+    for damaged in (
+        b"{",
+        b"[]",
+        b"{}",
+        orjson.dumps({**content, "plan": 3}),
+        orjson.dumps({**content, "versions": []}),
+    ):
         manifest.write_bytes(damaged)
         with pytest.raises(StorageError, match="is not what batcher wrote"):
             Results.open(job.output.path)

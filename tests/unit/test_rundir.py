@@ -23,9 +23,10 @@ from batcher.errors import InputError, JobError, LockedError, ResumeError, Stora
 from batcher.job import Job
 from batcher.journal import Batch, Part
 from batcher.journal.rescue import Rescue
+from batcher.manifest import planned
 from batcher.plan import make_plan
 from batcher.records import Totals
-from batcher.rundir import RunDir, planned
+from batcher.rundir import RunDir
 from batcher.source import find_files
 from tests.fakes import ScriptedClient, begun, good, make_job, outcome, work, write_numbers
 

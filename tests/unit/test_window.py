@@ -28,6 +28,10 @@ class FakeShard:
 
     def __init__(self, missing: int) -> None:
         self.missing, self.all_read, self.abandoned, self.partial = missing, False, False, False
+        self.job_version, self.place = 1, 1.0
+
+    def keeps(self, row_index: int) -> bool:
+        return False
 
     @property
     def ready(self) -> bool:

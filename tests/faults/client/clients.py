@@ -12,7 +12,8 @@ import pytest
 from batcher.client import Client, Destination
 from batcher.client.proxied import AiohttpClient
 from batcher.client.wire import WireClient
-from batcher.records import Fault, FaultKind, Reply, Secret
+from batcher.records import Fault, FaultKind, Reply
+from batcher.secret import Secret
 from tests.faults.client.wire_server import Peer, reply
 
 KINDS: dict[str, Callable[[Destination, int], Client]] = {"wire": WireClient, "aiohttp": AiohttpClient}

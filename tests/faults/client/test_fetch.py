@@ -6,7 +6,8 @@ import pytest
 
 from batcher.client import Destination
 from batcher.client.fetch import MAX_BYTES, fetch
-from batcher.records import Fault, FaultKind, Reply, Secret
+from batcher.records import Fault, FaultKind, Reply
+from batcher.secret import Secret
 from tests.faults.client.clients import ANSWER, KEY, answering, kind_of, ok
 from tests.faults.client.wire_server import Peer, WireServer, reply, serving
 
