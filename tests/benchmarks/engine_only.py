@@ -65,10 +65,10 @@ class NoJournal:
     def rows_with_outcome(self, shard: Shard) -> set[int]:
         return set()
 
-    def attempts(self) -> dict[int, tuple[int, int]]:
+    def attempts(self, shard: Shard) -> dict[int, tuple[int, int]]:
         return {}
 
-    def spent(self) -> dict[int, Spent]:
+    def spent(self, shard: Shard) -> dict[int, Spent]:
         return {}
 
     def _soon(self) -> None:
@@ -85,7 +85,15 @@ async def ask_all(job: Job, plan: Plan, opened: Callable[[], Client]) -> None:
     """Ask every row with the client that `opened` returns; it is called on the event loop."""
     # a shard of which only some rows are asked has no part; here these are all of its rows
     shards = [replace(shard, only=frozenset(range(shard.first_row, shard.end_row))) for shard in plan.shards]
-    rundir: Any = SimpleNamespace(journal=NoJournal(), form=SimpleNamespace(carried=plan.schema), tmp=Path("nowhere"))
+    journal, form = NoJournal(), SimpleNamespace(carried=plan.schema)
+    rundir: Any = SimpleNamespace(
+        journal=journal,
+        form=form,
+        tmp=Path("nowhere"),
+        reopenings={},
+        settled_rows=journal.rows_with_outcome,
+        job_version=1,
+    )
     feed = await anyio.to_thread.run_sync(
         lambda: Feed(plan, shards, rundir, Builder(job, load_catalogue(job.catalogue).schema_of(job.model)))
     )

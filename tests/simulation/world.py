@@ -57,6 +57,7 @@ class MemoryShard:
     """What the worker needs of `OpenShard`; its `finish` goes through the same states as a part's publication."""
 
     partial = False
+    place, job_version = 1.0, 1
 
     def __init__(self, world: World, shard: Shard) -> None:
         self._world, self.shard = world, shard
@@ -69,6 +70,10 @@ class MemoryShard:
     def ready(self) -> bool:
         """See `OpenShard`."""
         return self.all_read and self.missing == 0
+
+    def keeps(self, row_index: int) -> bool:
+        """See `OpenShard`."""
+        return False
 
     async def finish(self) -> None:
         """See `OpenShard`; a crash may come between any two steps."""
