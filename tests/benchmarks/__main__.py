@@ -4,8 +4,8 @@
 
 Sections: compare server sweep saturation memory tax tls setups resume plan starts; `all` is every one of them and the
 default. Each adds itself to the JSON file when it is done, so that a matrix can be measured piece by piece. Then, or by
-themselves: `show` prints the tables, `plot` draws results.png and `readme` writes both into the README, all from the
-JSON alone.
+themselves: `show` prints the tables, `plot` draws results.png and `readme` writes them into the README and
+results.md, all from the JSON alone.
 """
 
 from __future__ import annotations
