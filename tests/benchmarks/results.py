@@ -16,6 +16,7 @@ from tests.benchmarks.measure import Sample, median, ratio
 
 FILE = Path(__file__).with_name("results.json")
 PICTURE = FILE.with_name("results.png")
+TABLES = FILE.with_name("results.md")
 README = Path(__file__).parents[2] / "README.md"
 _BEGIN, _END = "<!-- figures: written by `python -m tests.benchmarks readme` -->", "<!-- end of figures -->"
 
@@ -183,23 +184,22 @@ def _as_text(table: Table) -> str:
 
 
 def write_readme(path: Path) -> None:
-    """Put the tables and the picture between the two marks of the README.
+    """Put the first table and the picture between the two marks of the README, and every table into `results.md`.
 
     Raises:
         SystemExit: the marks are not there.
     """
-    text = README.read_text()
+    found, text = read(path), README.read_text()
     if _BEGIN not in text or _END not in text:
         raise SystemExit(f"README.md lacks the marks {_BEGIN} and {_END}")
-    before, _, rest = text.partition(_BEGIN)
-    README.write_text(f"{before}{_BEGIN}\n\n{_figures(read(path))}\n{_END}{rest.partition(_END)[2]}")
-
-
-def _figures(found: Found) -> str:
-    picture = PICTURE.relative_to(README.parent)
-    parts = [_where(found), f"![CPU per row and peak memory of batcher and what it is measured against]({picture})\n"]
-    parts += [f"**{title}**\n\n{_as_markdown(table)}" for title, table in tables(found)]
-    return "\n".join(parts)
+    written = [f"**{title}**\n\n{_as_markdown(table)}" for title, table in tables(found)]
+    picture, rest = (file.relative_to(README.parent) for file in (PICTURE, TABLES))
+    words = f"![CPU per row and peak memory of batcher and what it is measured against]({picture})\n"
+    more = f"The other tables, and the goals with what was measured beside them, are in [{rest.name}]({rest}).\n"
+    figures = "\n".join([_where(found), words, written[0], more])
+    before, _, after = text.partition(_BEGIN)
+    README.write_text(f"{before}{_BEGIN}\n\n{figures}\n{_END}{after.partition(_END)[2]}")
+    TABLES.write_text("\n".join(["# What was measured\n", _where(found), *written]))
 
 
 def _where(found: Found) -> str:
@@ -209,6 +209,8 @@ def _where(found: Found) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in on["packages"].items() if number)
     loads = [section["load"] for section in found.values()]
     busy = f"the load when a section began was {min(loads):.1f} to {max(loads):.1f}"
+    if max(loads) > 1:
+        busy += " (others used the machine: ratios say more than times)"
     return (
         f"{on['cpu']}, {on['cores']} cores, shared by server and clients; {busy}. Python {on['python']}, {packages}."
         f" Medians of {some['rounds']} rounds in turns, with lowest and highest.\n"

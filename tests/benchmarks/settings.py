@@ -22,6 +22,9 @@ class Bench:
     rounds: int
     #: numbers that only show that everything runs
     quick: bool
+    #: rows a second that the number in flight and the latency allow, in the sections that fix it. What a row costs
+    #: depends on it: the fewer answers come at once, the more often everybody wakes up
+    rate: int = 2500
     #: of the servers of the section that runs now, by what they were for
     loads: dict[str, dict[str, float]] = field(default_factory=dict)
 
