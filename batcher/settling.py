@@ -22,12 +22,12 @@ from random import Random
 
 from batcher.backlog import Backlog
 from batcher.budget import Budget, Reserved
-from batcher.errors import BatcherError, EndpointError
+from batcher.errors import BatcherError
 from batcher.guard import FIRST, Guard, Held
 from batcher.job import Job
 from batcher.journal import Journal
 from batcher.limits import Limiter
-from batcher.limits.quota import RetryQuota, UnsureBudget
+from batcher.limits.quota import RetryQuota, UnsureBudget, as_leak
 from batcher.outage import Outages
 from batcher.pending import Pending
 from batcher.pricing import Prices
@@ -344,12 +344,3 @@ class Settling:
         suspects, self._suspects = self._suspects, []
         for suspect in suspects:
             self._ask_again(suspect.pending, now_s)
-
-
-def as_leak(unsure: int, completed: int) -> EndpointError:
-    """Return what a run ends with that has lost too many answers: so many attempts, for so many rows completed."""
-    return EndpointError(
-        f"{unsure} requests of this run were sent without an answer, for {completed} rows completed;"
-        " they may have been paid for (limits.max_unsure_share). Look at endpoint.timeouts and at what stands"
-        " between here and the endpoint, then run the same command again"
-    )

@@ -39,13 +39,12 @@ from batcher.engines.sharing import TOKENS_LEFT, USD_LEFT, Sharing
 from batcher.engines.spawning import Process
 from batcher.errors import BatcherError, BudgetError, Interrupted
 from batcher.job import Job
-from batcher.limits.quota import UnsureBudget
+from batcher.limits.quota import UnsureBudget, as_leak
 from batcher.part import PartFormat
 from batcher.plan import Plan
 from batcher.pricing import dollars, prices_of
 from batcher.progress import Figures, Progress
 from batcher.records import Totals
-from batcher.settling import as_leak
 
 _log = logging.getLogger(__name__)
 

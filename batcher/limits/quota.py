@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from math import inf
 
+from batcher.errors import EndpointError
+
 #: retries in store at the start, and at most; at least twice as many as may be in flight at once, for those that fail
 #: together are one event
 RETRIES = 500
@@ -65,3 +67,12 @@ class UnsureBudget:
     def spent(self, unsure: int, completed: int) -> bool:
         """Whether the run should stop: `unsure` attempts and `completed` rows, both of this run."""
         return unsure > self.allowed(completed)
+
+
+def as_leak(unsure: int, completed: int) -> EndpointError:
+    """Return what a run ends with that has lost too many answers: so many attempts, for so many rows completed."""
+    return EndpointError(
+        f"{unsure} requests of this run were sent without an answer, for {completed} rows completed;"
+        " they may have been paid for (limits.max_unsure_share). Look at endpoint.timeouts and at what stands"
+        " between here and the endpoint, then run the same command again"
+    )
