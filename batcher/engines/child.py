@@ -47,6 +47,7 @@ from batcher.engines.sharing import AT_ONCE, REQUESTS, TOKENS, TOKENS_LEFT, USD_
 from batcher.errors import BatcherError
 from batcher.limits.shared import SharedLimiter
 from batcher.loop import STOPPING, run_loop
+from batcher.pricing import prices_of
 from batcher.records import Shard
 from batcher.rundir import figures_of
 from batcher.tied import TiedWorker
@@ -109,6 +110,7 @@ async def _work(begin: Begin, channel: Channel) -> Ended:
             branch,
             begin.base_url,
             figures=figures,
+            prices=await anyio.to_thread.run_sync(prices_of, job) if begin.is_priced else None,
             spent=begin.spent,
             proven=begin.proven,
             start=begin.start,

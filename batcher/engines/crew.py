@@ -27,7 +27,7 @@ from batcher.job import Job, read_key
 from batcher.job.baseurl import SIMULATOR
 from batcher.limits.shared import SharedLimiter
 from batcher.plan import Plan
-from batcher.pricing import prices_of
+from batcher.pricing import Prices
 from batcher.progress import Figures
 from batcher.prompt import Builder
 from batcher.records import Shard, Totals
@@ -68,6 +68,7 @@ class Crew(Generic[W]):
         base_url: str,
         *,
         figures: Figures,
+        prices: Prices | None,
         spent: Totals,
         proven: bool,
         start: int = START,
@@ -79,7 +80,6 @@ class Crew(Generic[W]):
         """
         schema = load_catalogue(job.catalogue).schema_of(job.model)
         feed = await anyio.to_thread.run_sync(lambda: Feed(plan, shards, rundir, Builder(job, schema)))
-        prices = await anyio.to_thread.run_sync(prices_of, job)
         limits = job.limits
         random = Random()  # noqa: S311 - spreads retries, no secret
         limiter = SharedLimiter(

@@ -20,6 +20,7 @@ from batcher.job.baseurl import SIMULATOR
 from batcher.journal import deal
 from batcher.loop import run_loop
 from batcher.plan import Plan
+from batcher.pricing import prices_of
 from batcher.progress import Progress
 from batcher.records import Shard
 from batcher.rundir import RunDir, figures_of
@@ -51,7 +52,10 @@ async def _work(
     totals = await anyio.to_thread.run_sync(rundir.totals)
     figures = figures_of(plan, totals)
     proven = figures.completed > 0
-    crew = await Crew.muster(Worker, job, plan, shards, rundir, base_url, figures=figures, spent=totals, proven=proven)
+    prices = await anyio.to_thread.run_sync(prices_of, job)
+    crew = await Crew.muster(
+        Worker, job, plan, shards, rundir, base_url, figures=figures, prices=prices, spent=totals, proven=proven
+    )
     await conduct(crew, rundir, progress, job.limits.grace_s)
 
 
@@ -67,6 +71,7 @@ async def _share(
         form=rundir.form,
         base_url=base_url,
         figures=figures_of(plan, totals),
+        prices=await anyio.to_thread.run_sync(prices_of, job),
         spent=totals,
         progress=progress,
     )

@@ -75,6 +75,8 @@ class Begin:
     #: what the whole run has used so far
     spent: Totals
     proven: bool
+    #: there are prices, which take half a second to be looked for
+    is_priced: bool
     #: requests to send at first
     start: int
     shares: Shares

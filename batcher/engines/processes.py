@@ -42,7 +42,7 @@ from batcher.job import Job
 from batcher.limits.quota import UnsureBudget, as_leak
 from batcher.part import PartFormat
 from batcher.plan import Plan
-from batcher.pricing import dollars, prices_of
+from batcher.pricing import Prices, dollars
 from batcher.progress import Figures, Progress
 from batcher.records import Totals
 
@@ -79,6 +79,7 @@ class Parent:
         form: PartFormat,
         base_url: str,
         figures: Figures,
+        prices: Prices | None,
         spent: Totals,
         progress: Progress,
     ) -> None:
@@ -87,10 +88,9 @@ class Parent:
         self._base_url, self._progress, self._spent = base_url, progress, spent
         self._hands, self._lock = Hands([], [[]] * count), -1
         self.figures = self._start = figures
+        self._is_priced = prices is not None
         self._members = [_Member() for _ in range(count)]
-        self._budget = Budget(
-            job.limits.max_total_tokens, job.limits.max_cost_usd, prices_of(job), spent, answer_limit(job)
-        )
+        self._budget = Budget(job.limits.max_total_tokens, job.limits.max_cost_usd, prices, spent, answer_limit(job))
         self._sharing = Sharing(job, self._budget.left(), count)
         self._unsure = UnsureBudget(job.limits.max_unsure_share, job.limits.concurrency)
         self._proven = figures.completed > 0
@@ -229,6 +229,7 @@ class Parent:
             lock=self._lock,
             spent=self._spent,
             proven=self._proven,
+            is_priced=self._is_priced,
             start=max(1, START // count),
             shares=self._sharing.shares(number),
             grant=self._sharing.number,
