@@ -23,7 +23,7 @@ _WAITS = (
             "LONGEST_PROBE_WAIT_S",
         )
     ),
-    "batcher.engines.local._KEY_S",
+    "batcher.engines.crew._KEY_S",
     "batcher.limits.first.ALONE_S",
     "batcher.limits.limiter.RUN_WAIT_S",
     "batcher.limits.quota.APART_S",
@@ -31,13 +31,14 @@ _WAITS = (
     "batcher.retry.judge.LONGEST_ROW_WAIT_S",
     "batcher.retry.judge.LONGEST_BACKOFF_S",
     "batcher.settling.END_PATIENCE_S",
+    "batcher.settling.OVERLOADED_AT_THE_END_S",
 )
 _INQUIRIES = f"""
 from batcher import settling
 settling.INQUIRIES_S = {{doubt: tuple(s / {FACTOR} for s in waits) for doubt, waits in settling.INQUIRIES_S.items()}}
 """
 #: how often the summary is written, for tests that watch it
-_SUMMARY = {"batcher.engines.local._SUMMARY_S": 0.2}
+_SUMMARY = {"batcher.engines.conducting._SUMMARY_S": 0.2}
 
 
 def scaled(constants: dict[str, Any] | None = None, *, also: str = "") -> list[str]:

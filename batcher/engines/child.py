@@ -51,7 +51,7 @@ from batcher.pricing import prices_of
 from batcher.records import Shard
 from batcher.rundir import figures_of
 from batcher.tied import TiedWorker
-from batcher.tuning import tuned_process
+from batcher.tuning import spare_pandas, tuned_process
 
 #: seconds between two States
 _STATE_S = 0.1
@@ -69,6 +69,7 @@ def main(descriptor: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     end = socket.socket(fileno=descriptor)
+    spare_pandas()
     with tuned_process():
         run_loop(_main, end)
 

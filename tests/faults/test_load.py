@@ -76,7 +76,7 @@ def test_a_wait_of_a_day(tmp_path: Path) -> None:
     limits = {"max_outage_s": 432}
     with fault_server() as server:
         server.latency_s = 0.2  # answers are under way when the refusal comes
-        rarely = scaled({"batcher.engines.local._LOOK_S": 2.0, "batcher.engines.local._SUMMARY_S": 2.0})
+        rarely = scaled({"batcher.engines.conducting.LOOK_S": 2.0, "batcher.engines.conducting._SUMMARY_S": 2.0})
         made = trial(tmp_path, server, 100, limits=limits, program=rarely)
         refused = made.texts[40]
         server.plan = lambda prompt, attempt: refusing(429, None, "Retry-After: 864") if prompt == refused else None

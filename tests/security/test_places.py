@@ -198,6 +198,7 @@ def test_row_22_a_part_tells_nothing_of_where_it_was_made(tmp_path: Path) -> Non
     metadata = pq.read_metadata(part).metadata
     assert {key.decode() for key in metadata if key != b"ARROW:schema"} == {
         "batcher.version", "batcher.fingerprint", "batcher.shard", "batcher.rows", "batcher.totals",
+        "batcher.revision",
     }  # fmt: skip
     assert orjson.loads(metadata[b"batcher.totals"])["completed"] == 2
     schema = pq.read_schema(part)
