@@ -16,9 +16,12 @@ def command(*words: str) -> str:
 
 def path_word(path: Path | str) -> str:
     """Return a path as a word of a command line: as short as it can be said from here, and never like an option."""
-    absolute = os.path.abspath(path)  # noqa: PTH100 - Path.resolve() would follow symbolic links
-    relative = os.path.relpath(absolute)
-    shown = absolute if relative.startswith("../../") else relative
+    try:
+        here, absolute = os.getcwd(), os.path.abspath(path)  # noqa: PTH100, PTH109 - Path would follow symbolic links
+    except FileNotFoundError:  # where we are has been deleted
+        return os.fspath(path)
+    relative = os.path.relpath(absolute, here)
+    shown = absolute if here == "/" or relative.startswith("../../") else relative
     return f"./{shown}" if shown.startswith("-") else shown
 
 

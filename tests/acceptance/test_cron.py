@@ -108,7 +108,9 @@ def test_trouble_is_told_in_a_line(tmp_path: Path) -> None:
     job = write_job(tmp_path, "simulator")
     end = cron(command(job, f"--set 'endpoint.simulator={{script: {script}}}'"))
     assert (end.returncode, end.stdout) == (3, "")
-    assert end.stderr.splitlines() == [f"batcher: 1 of 60 rows failed; see {tmp_path}/out"]
+    (line,) = end.stderr.splitlines()
+    assert line.startswith(f"batcher: 1 of 60 rows failed; see {tmp_path}/out, or ask them again: ")
+    assert f"run {job} --retry-failed" in line
     end = cron(command(tmp_path / "no.yaml"))
     assert (end.returncode, end.stdout) == (78, "")
     assert len(end.stderr.splitlines()) == 1

@@ -27,8 +27,10 @@ from batcher import (
     Progress,
     Report,
     ResumeError,
+    Retry,
     Rows,
     StorageError,
+    Version,
     load_job,
     run,
 )
@@ -106,6 +108,11 @@ def test_the_public_names(tmp_path: Path, blocking_calls_fail: BlockBuster) -> N
     report = asyncio.run(asyncio.to_thread(run, job, progress=function))
     assert seen[-1] == 2
     assert [batch.num_rows for batch in report.batches()] == [2]
+    report = run(job, retry=Retry(failed=True, only=("429",), truncated=True))
+    assert_type(report.versions, tuple[Version, ...])
+    changed = load_job({**values(tmp_path), "prompt": "{{ text }}!"})
+    report = run(changed, accept_changes="all")
+    assert [version.rows for version in report.versions] == [2, 0]
     assert report.to_pandas(types_mapper=None).shape[0] == 2
     with pytest.raises(InputError) as caught:
         run(job, pa.table({"text": ["another"]}))

@@ -53,3 +53,13 @@ def test_a_path_is_as_short_as_it_can_be(tmp_path: Path, monkeypatch: pytest.Mon
     assert path_word("../job.yaml") == "../job.yaml"
     assert path_word("../../job.yaml") == str(tmp_path / "a" / "job.yaml")
     assert path_word("-v.yaml") == "./-v.yaml"
+    monkeypatch.chdir("/")
+    assert path_word(tmp_path / "job.yaml") == str(tmp_path / "job.yaml")
+
+
+def test_a_path_where_there_is_no_folder_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that has been deleted a path is said as it was given."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert path_word(tmp_path / "job.yaml") == str(tmp_path / "job.yaml")
