@@ -110,10 +110,10 @@ def test_job_without_parameters_sends_none(tmp_path: Path, request_format: str) 
 
 
 def test_response_format_as_a_mapping(tmp_path: Path) -> None:
-    """A `response_format` that is a mapping is passed through."""
+    """A `response_format` that is a mapping is passed through; one with a schema to a model that takes schemas."""
     wanted = {"type": "json_schema", "json_schema": {"name": "label", "schema": {"type": "object"}}}
     with recording(ok) as recorder:
-        ask(recorder, tmp_path, parameters={"response_format": wanted})
+        ask(recorder, tmp_path, parameters={"response_format": wanted}, model="some-model")
     assert recorder.requests[0].body["response_format"] == wanted
 
 
