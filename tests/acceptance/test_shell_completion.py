@@ -20,10 +20,10 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def bash(home: Path, script: str, *words: str) -> str:
-    """Run a script in bash and return what it prints."""
+    """Run a script in bash and return what it prints; bash stays there for it, and does not become its last command."""
     env = {"PATH": f"{Path(BATCHER).parent}:/usr/bin:/bin", "HOME": str(home)}
     end = subprocess.run(
-        ["bash", "-c", script, "bash", *words], env=env, cwd=home, capture_output=True, text=True, timeout=60
+        ["bash", "-ec", f"{script}\n:", "bash", *words], env=env, cwd=home, capture_output=True, text=True, timeout=60
     )
     assert end.returncode == 0, end.stderr
     return end.stdout

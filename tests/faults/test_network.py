@@ -27,8 +27,9 @@ def test_connections_closed_at_the_very_time_of_reuse(tmp_path: Path) -> None:
         made = trial(tmp_path, server, 100, concurrency=4)
         made.run()
         crossed = server.ended[Ending.CROSSING] + server.ended[Ending.RESET]
-        check(made, doubtful=crossed)
-        assert summary(made.out)["ambiguous"] == crossed, "nobody knows whether they were served"
+        ended = crossed + server.ended[Ending.IDLE]  # of these, too, some may meet a request that is just being sent
+        check(made, doubtful=ended)
+        assert crossed <= summary(made.out)["ambiguous"] <= ended, "nobody knows whether they were served"
         assert min(server.ended[ending] for ending in Ending) >= 10, server.ended
 
 
