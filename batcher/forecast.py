@@ -30,13 +30,25 @@ class Forecast:
 
 
 def forecast(
-    measured: Measured, *, rows_left: int, spent_usd: float | None, prices: Prices | None, now: float
+    measured: Measured,
+    *,
+    rows_left: int,
+    spent_usd: float | None,
+    prices: Prices | None,
+    now: float,
+    prompt_tokens_left: float | None = None,
 ) -> Forecast:
-    """Return what `rows_left` rows will take; `spent_usd` is what the others cost."""
+    """Return what `rows_left` rows will take; `spent_usd` is what the others cost.
+
+    Answers are taken to be like those that came. Prompts can be looked at before they are sent: `prompt_tokens_left` is
+    what that gave for the rows that are left, None if they are to be taken as like the others.
+    """
     cost = measured.cost_usd
+    as_measured = rows_left * measured.prompt_tokens.mean
+    prompts = as_measured if prompt_tokens_left is None else prompt_tokens_left
     rest, by_hour, spread = None, None, None
     if cost.rows and spent_usd is not None:
-        rest = rows_left * cost.mean
+        rest = max(0.0, rows_left * cost.mean + (prompts - as_measured) * _input_rate(measured, prices, now))
         within = _uncertainty(cost, rows_left)
         spread = Range(spent_usd + max(0.0, rest - within), spent_usd + rest + within)
         scales = _scales(measured, prices, now)
@@ -44,13 +56,19 @@ def forecast(
             by_hour = Range(spent_usd + rest * scales.low, spent_usd + rest * scales.high)
     return Forecast(
         rows_left=rows_left,
-        prompt_tokens=rows_left * measured.prompt_tokens.mean,
+        prompt_tokens=prompts,
         answer_tokens=rows_left * measured.completion_tokens.mean,
         cost_usd=None if rest is None or spent_usd is None else spent_usd + rest,
         cost_range=spread,
         cost_by_hour=by_hour,
         latency_s=measured.latency_s.mean if measured.latency_s.rows else None,
     )
+
+
+def _input_rate(measured: Measured, prices: Prices | None, now: float) -> float:
+    """US dollars of a token of a prompt, now; 0 if nobody knows."""
+    periods = prices.periods(now, measured.prompt_tokens.mean) if prices else ()
+    return periods[0][1].input if periods else 0.0
 
 
 def _uncertainty(sums: Sums, rows_left: int) -> float:

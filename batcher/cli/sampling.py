@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from batcher.cli.bar import cost_words, duration
 from batcher.cli.estimating import UNKNOWN, limit_lines, rounded
@@ -11,6 +12,8 @@ from batcher.job import Job
 from batcher.measured import Sums
 from batcher.pricing import dollars, prices_of
 from batcher.records import Standing
+from batcher.results.calibration import counted_by_rule
+from batcher.run import dry_run
 
 
 def forecast_of(report: Standing, job: Job) -> Forecast | None:
@@ -20,7 +23,24 @@ def forecast_of(report: Standing, job: Job) -> Forecast | None:
     totals = report.totals
     spent_usd = None if totals.unpriced else totals.known_cost_usd
     rows_left = report.rows - totals.rows
-    return forecast(report.measured, rows_left=rows_left, spent_usd=spent_usd, prices=prices_of(job), now=time.time())
+    return forecast(
+        report.measured,
+        rows_left=rows_left,
+        spent_usd=spent_usd,
+        prices=prices_of(job),
+        now=time.time(),
+        prompt_tokens_left=_prompts_left(report, job),
+    )
+
+
+def _prompts_left(report: Standing, job: Job) -> float | None:
+    """The tokens of the prompts that are left: those of the input by rule, as the endpoint counts, less those asked."""
+    ratio = counted_by_rule(Path(report.path))
+    found = dry_run(job)
+    if ratio is None or report.measured is None or not found.rows_left:
+        return None
+    of_all = found.prompt_tokens / found.rows_left * report.rows * ratio
+    return max(0.0, of_all - report.measured.prompt_tokens.mean * report.totals.rows)
 
 
 def render_sample(report: Standing, found: Forecast, job: Job, *, found_limit: int, again: str) -> str:
