@@ -100,6 +100,8 @@ def run(
         BatcherError: why it stopped, `Interrupted` for a signal; each subclass has its exit code. What was received is
             saved.
     """
+    if not isinstance(job, import_module("batcher.job").Job):
+        raise TypeError(f"run() takes a job, as load_job({job!r:.40}) returns one")
     module = import_module("batcher.run")
     globals()["run"] = _run  # the import put the module of the same name in the function's place
     report: Report = module.run(

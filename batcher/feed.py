@@ -102,6 +102,8 @@ class Feed:
             raise PromptError(row.problem)
         prompt = self._builder.build(row.values)
         draft = self._drafts.pop(row.row_index, None)
+        if draft is not None and shard.job_version > 1 and draft.requested_at < self._rundir.job_began_at:
+            draft = None  # an answer to what another version of the job asked
         if draft is not None and self.answers is not None:
             prompt = resumed(prompt, draft, self.answers)
         attempts, ambiguous = self._tried.pop(row.row_index, (0, 0))

@@ -74,6 +74,11 @@ class Manifest:
         identity: dict[str, Any] = self.versions[-1]["job"]
         return identity
 
+    @property
+    def began_at(self) -> float:
+        """When the latest version began, in seconds since 1970 UTC, without fractions."""
+        return datetime.fromisoformat(self.versions[-1]["began_at"]).timestamp()
+
     def versions_with(self, totals: Totals) -> tuple[Version, ...]:
         """Return the versions with their rows among those that `totals` adds up."""
         later = totals.later_versions

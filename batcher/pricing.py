@@ -24,7 +24,7 @@ _MILLION = 1e6
 _DAY_S = 86_400
 #: minutes whose tariff is remembered: a week
 _MOST_MINUTES = 10_080
-_EXTRA = "pip install 'batcher-llm[cost]'"
+_EXTRA = "pip install genai-prices"
 
 
 class Rates(NamedTuple):

@@ -106,6 +106,11 @@ class RunDir:
         """The version of the job that outcomes come from now."""
         return len(_begun(self._manifest).versions)
 
+    @property
+    def job_began_at(self) -> float:
+        """When that version of the job began, in seconds since 1970 UTC, without fractions."""
+        return _begun(self._manifest).began_at
+
     def begin(self, job: Job, plan: Plan, accepted: Accepted = ()) -> None:
         """Settle on `plan`, and on what a crash may have left behind. Call once, before anything below.
 

@@ -84,11 +84,14 @@ class Window:
 
     def _count(self, outcome: Outcome, shard: OpenShard) -> None:
         figures = self._figures
-        if outcome.status == "failed" and not shard.keeps(outcome.row_index):
-            figures.failed += 1
-        else:
+        if outcome.status == "completed":
             figures.completed += 1
             figures.invalid += outcome.valid is False
+        elif shard.keeps(outcome.row_index):
+            figures.completed += 1
+            figures.invalid += shard.reopened[outcome.row_index].invalid
+        else:
+            figures.failed += 1
 
     def _check(self, shard: OpenShard) -> None:
         if shard.ready:

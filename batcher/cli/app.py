@@ -92,7 +92,13 @@ def run(
     if only and not retry_failed:
         raise typer.BadParameter("goes with --retry-failed", param_hint="--only")
     if dry_run and (retry_failed or truncated or accept_changes):
-        raise typer.BadParameter("estimates rows that were never asked only", param_hint="--dry-run")
+        raise typer.BadParameter(
+            "estimates rows that were never asked; not with --retry-failed, --truncated or --accept-changes",
+            param_hint="--dry-run",
+        )
+    if truncated and not accept_changes and not any(text.startswith("parameters.") for text in overrides):
+        why = "needs --set parameters.max_tokens=N with a higher limit, or the answers would be cut off again"
+        raise typer.BadParameter(why, param_hint="--truncated")
     wanted = _wanted(job, overrides, inputs, output, base_url, model, api_key_env, prompt, system_prompt, concurrency)
     if dry_run:
         from batcher.cli.estimating import show_estimate

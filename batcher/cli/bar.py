@@ -49,6 +49,8 @@ class Rates:
     def update(self, figures: Figures) -> tuple[float, float]:
         """Note the figures and return (rows per second, completion tokens per second)."""
         now = self._clock()
+        if self._seen and figures.done < self._seen[-1][1]:
+            self._seen.clear()  # rows are asked again: they are not done any more
         self._seen.append((now, figures.done, figures.completion_tokens))
         while len(self._seen) > 2 and self._seen[0][0] < now - _RATE_S:
             self._seen.popleft()

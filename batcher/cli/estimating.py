@@ -16,14 +16,15 @@ from batcher.cli.wanted import Wanted
 from batcher.estimate import Estimate, Range
 from batcher.job import Job
 from batcher.pricing import Rates, dollars
-from batcher.run import dry_run
 
 #: a cost nobody knows
-UNKNOWN = "unknown: set pricing in the job file, or see what `pip install 'batcher-llm[cost]'` knows"
+UNKNOWN = "unknown: set pricing in the job file, or see what `pip install genai-prices` knows"
 
 
 def show_estimate(wanted: Wanted, *, limit: int | None, as_json: bool) -> int:
     """Print what a run would take; nothing is sent. Return 0."""
+    from batcher.run import dry_run  # which takes the place of the function of that name in the package
+
     job = wanted.load()
     found = dry_run(job, limit=limit)
     if as_json:

@@ -18,6 +18,7 @@ from batcher.cli.text import block, line, put
 from batcher.records import Totals
 from batcher.results.advice import advice
 from batcher.results.failures import OTHERS, Cause, causes
+from batcher.retry.rules import ROW_SPECIFIC_CODES
 
 #: causes that are listed for people; scripts get all of them
 _MOST_LISTED = 20
@@ -58,8 +59,8 @@ def _again(target: Path, found: list[Cause]) -> Iterator[str]:
     """How to ask the failed rows again; the rows that are done stay as they are."""
     job = "JOB" if target.is_dir() else path_word(target)
     yield f"ask them again:  {command('run', job, '--retry-failed')}"
-    codes = [cause.code for cause in found if cause.code != OTHERS]
-    if len(found) > 1 and codes:
+    codes = [cause.code for cause in found if cause.code != OTHERS and cause.code not in ROW_SPECIFIC_CODES]
+    if len(found) > 1 and codes:  # others would fail in the same way again
         yield f"only some:       {command('run', job, '--retry-failed', '--only', codes[0])}"
     if target.is_dir():
         yield "                 (JOB is the job file that wrote this folder)"

@@ -22,9 +22,11 @@ from batcher.cli.wanted import Wanted
 from batcher.errors import AccountError, BatcherError, BudgetError
 from batcher.progress import Figures, Progress
 from batcher.records import Standing
+from batcher.results.cutoff import cut_off
 from batcher.tuning import spare_pandas
 
 if TYPE_CHECKING:
+    from batcher.job import Job
     from batcher.reopening import Retry
 
 _log = logging.getLogger(__name__)
@@ -78,6 +80,8 @@ def run_job(
         say(visible_json(orjson.dumps(as_values(report)).decode()), sys.stdout)
     elif not quiet:
         say(render_report(report), sys.stdout)
+        if last.figures.total and (cut := cut_off(Path(report.path))):  # where nothing was asked it has been said
+            say(_of_cut_off(cut, job, wanted), sys.stdout)
         if failed:
             say(f"again:  {again}", sys.stdout)
     if failed and as_json:
@@ -86,6 +90,14 @@ def run_job(
         place = shown(report.path)
         say(f"batcher: {failed} of {report.rows} rows failed; see {place}, or ask them again: {again}", sys.stderr)
     return 3 if failed else 0
+
+
+def _of_cut_off(rows: int, job: Job, wanted: Wanted) -> str:
+    """How many answers `max_tokens` cut off, and what gives longer ones."""
+    most = job.parameters.get("max_tokens")
+    raised = f"parameters.max_tokens={2 * most}" if isinstance(most, int) else "parameters.max_tokens=4000"
+    answers = "1 answer was" if rows == 1 else f"{rows:,} answers were"
+    return f"{answers} cut off; longer ones: {wanted.command('run', '--truncated', '--set', raised)}"
 
 
 def _warn_of_other_writers(folder: Path) -> None:
@@ -133,7 +145,7 @@ def render_report(report: Standing) -> str:
         f" cost {cost_words(totals.known_cost_usd, totals.unpriced, report.rows, report.rows)}",
     ]
     if totals.ambiguous:
-        lines.append(f"{totals.ambiguous} requests were sent but no answer was seen; they may have been paid for")
+        lines.append(f"{totals.ambiguous} requests were sent without a usable answer; they may have been paid for")
     if totals.invalid:
         answers = "1 answer does" if totals.invalid == 1 else f"{totals.invalid} answers do"
         lines.append(f"{answers} not match the schema: {command('show', path_word(report.path), '--invalid')}")
@@ -141,6 +153,7 @@ def render_report(report: Standing) -> str:
         lines.append(f"why:    {command('failures', path_word(report.path))}")
     lines += [f"rows {words}" for words in version_words(map(asdict, report.versions))]
     lines.append(f"output: {place} ({report.parts} {'part' if report.parts == 1 else 'parts'})")
+    lines.append(f"look:   {command('show', path_word(report.path))}")
     lines.append(f"query:  duckdb -c {_sql(place, 'SELECT row_index, completion, total_tokens LIMIT 5')}")
     return "\n".join(map(visible, lines))
 

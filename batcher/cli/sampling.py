@@ -7,13 +7,13 @@ from pathlib import Path
 
 from batcher.cli.bar import cost_words, duration
 from batcher.cli.estimating import UNKNOWN, limit_lines, rounded
+from batcher.errors import BatcherError
 from batcher.forecast import Forecast, forecast
 from batcher.job import Job
 from batcher.measured import Sums
 from batcher.pricing import dollars, prices_of
 from batcher.records import Standing
 from batcher.results.calibration import counted_by_rule
-from batcher.run import dry_run
 
 
 def forecast_of(report: Standing, job: Job) -> Forecast | None:
@@ -35,8 +35,12 @@ def forecast_of(report: Standing, job: Job) -> Forecast | None:
 
 def _prompts_left(report: Standing, job: Job) -> float | None:
     """The tokens of the prompts that are left: those of the input by rule, as the endpoint counts, less those asked."""
-    ratio = counted_by_rule(Path(report.path))
-    found = dry_run(job)
+    from batcher.run import dry_run
+
+    try:
+        ratio, found = counted_by_rule(Path(report.path)), dry_run(job)
+    except BatcherError:  # the input is not there any more
+        return None
     if ratio is None or report.measured is None or not found.rows_left:
         return None
     of_all = found.prompt_tokens / found.rows_left * report.rows * ratio

@@ -54,8 +54,10 @@ def _corrected(folder: Path, summary: dict[str, Any], holder: Holder | None) -> 
         return {**summary, "state": "starting", "pid": holder.pid}
     if summary["state"] == "finished" and summary["completed"] + summary["failed"] < summary["total"]:
         return {**summary, "state": "stopped"}  # it asked as many rows as it was told to
-    if at_work or summary["state"] != "running":
+    if at_work:
         return summary
+    if summary["state"] != "running":
+        return {**summary, "in_flight": 0}  # what it gave up when it was told to leave at once
     if at_work is None:
         return {**summary, "state": "unknown" if _age_s(summary) > _SILENCE_S else "running"}
     idle = {"in_flight": 0, "waiting": 0, "limit": 0, "why_waiting": None}

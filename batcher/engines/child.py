@@ -160,23 +160,29 @@ class Member:
     async def obey(self) -> None:
         """Do what the parent says, until it is gone."""
         worker = self._crew.worker
-        while (message := await self._channel.receive()) is not None:
-            match message:
-                case Give():
-                    self._shards.give(message.shard)
-                case Grant():
-                    self.grant(message)
-                case Refused():
-                    self._crew.limiter.refused_elsewhere(time.monotonic())
-                case Proven():
-                    self._crew.guard.prove()
-                case Stop():
-                    worker.stop(message.reason.as_error())
-                case StopNow():
-                    worker.stop_now()
-        self._shards.give(None)
+        try:
+            while (message := await self._channel.receive()) is not None:
+                self._heed(message)
+        finally:
+            self._shards.give(None)  # or whoever waits for one would wait for ever
         worker.stop(BatcherError("the process that led the run is gone"))
         asyncio.get_running_loop().call_later(min(_ORPHANED_S, self._crew.job.limits.grace_s), worker.stop_now)
+
+    def _heed(self, message: Any) -> None:
+        worker = self._crew.worker
+        match message:
+            case Give():
+                self._shards.give(message.shard)
+            case Grant():
+                self.grant(message)
+            case Refused():
+                self._crew.limiter.refused_elsewhere(time.monotonic())
+            case Proven():
+                self._crew.guard.prove()
+            case Stop():
+                worker.stop(message.reason.as_error())
+            case StopNow():
+                worker.stop_now()
 
     async def tell(self) -> None:
         """Say again and again how it stands."""

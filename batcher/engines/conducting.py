@@ -21,7 +21,7 @@ from batcher.timeline import Timeline
 
 #: seconds between two looks at the figures, and between two versions of summary.json
 LOOK_S = 0.2
-_SUMMARY_S = 3.0
+_SUMMARY_S = 1.0
 
 
 class Runner(Protocol):

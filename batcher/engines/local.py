@@ -77,8 +77,10 @@ async def _share(
     )
     lock = await anyio.to_thread.run_sync(rundir.lend)
     try:
-        own = await anyio.to_thread.run_sync(deal, rundir.state, shards, count)
-        parent.take(Hands(shards, own), lock)
+        whole = [plan.shards[shard.number] for shard in shards]  # whatever part of them is to be asked
+        dealt = await anyio.to_thread.run_sync(deal, rundir.state, whole, count)
+        chosen = {shard.number: shard for shard in shards}
+        parent.take(Hands(shards, [[chosen[shard.number] for shard in hand] for hand in dealt]), lock)
         await conduct(parent, rundir, progress, job.limits.grace_s)
     except BatcherError:
         with anyio.CancelScope(shield=True):

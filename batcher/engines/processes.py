@@ -59,6 +59,8 @@ class _Member:
     """What the parent knows of one number, whichever process has it."""
 
     process: Process | None = None
+    #: it has been told what there is to do
+    begun: bool = False
     #: how its journal stood at the start of the run, and stands now; None until it has said so
     before: Figures | None = None
     state: State | None = None
@@ -186,7 +188,7 @@ class Parent:
                 break
             ended = await self._lead(number, member.process)
             how = await member.process.gone()
-            member.process = None
+            member.process, member.begun = None, False
             self._sharing.died(number)
             if ended is not None or self._reason is not None:
                 break
@@ -210,6 +212,7 @@ class Parent:
             return Ended(None, "")
         self._sharing.begun(number, again=self._members[number].before is not None)
         process.channel.send(self._begin(number))
+        self._members[number].begun = True
         while (message := await process.channel.receive()) is not None:
             if isinstance(message, Ended):
                 self._ended(number, message)
@@ -296,7 +299,7 @@ class Parent:
 
     def _tell_all(self, message: Any, *, but: int | None = None) -> None:
         for number, member in enumerate(self._members):
-            if member.before is not None and number != but:
+            if member.begun and number != but:
                 self._send(number, message)
 
 
@@ -314,7 +317,10 @@ def _used(before: Figures, now: Figures) -> Shares:
 
 
 #: figures that grow, and are counted from where each journal stood
-_GROWING = ("completed", "failed", "retries", "ambiguous", "prompt_tokens", "completion_tokens", "unpriced")
+_GROWING = (
+    *("completed", "failed", "invalid", "retries", "ambiguous"),
+    *("prompt_tokens", "completion_tokens", "unpriced"),
+)
 #: figures of the moment
 _CURRENT = ("in_flight", "waiting", "limit")
 

@@ -56,12 +56,12 @@ class JournalReader:
         """Return the numbers of the shards some rows of whose part are being asked again."""
         return self._ask(lambda db: frozenset(reopenings_of(db)), frozenset())
 
-    def reopened_totals(self, shard: int, first_row: int, end_row: int) -> tuple[Totals, int]:
+    def reopened_totals(self, shard: int, first_row: int, end_row: int) -> tuple[Totals, int] | None:
         """Return the sums over a reopened part with its newer outcomes, and how many rows have none yet.
 
-        The latter count as they stood.
+        The latter count as they stood. None if the part is not known here.
         """
-        return self._ask(partial(_reopened_totals, shard=shard, first_row=first_row, end_row=end_row), (Totals(), 0))
+        return self._ask(partial(_reopened_totals, shard=shard, first_row=first_row, end_row=end_row), None)
 
     def on_their_way(self) -> int:
         """Return how many rows are noted as sent and not answered: in flight, or orphaned if the process is gone."""
@@ -94,6 +94,9 @@ class JournalReader:
                 self._db = _look_into(self._path)
             return nothing if self._db is None else question(self._db)
         except (sqlite3.Error, OSError) as error:
+            if not self._path.exists():  # taken away just now; what it held is in the first journal
+                self.close()
+                return nothing
             raise StorageError(f"{self._path} cannot be read: {error}") from error
 
 
@@ -125,10 +128,13 @@ def _totals(db: sqlite3.Connection, ranges: Sequence[tuple[int, int]]) -> Totals
     return totals
 
 
-def _reopened_totals(db: sqlite3.Connection, shard: int, first_row: int, end_row: int) -> tuple[Totals, int]:
+def _reopened_totals(db: sqlite3.Connection, shard: int, first_row: int, end_row: int) -> tuple[Totals, int] | None:
     db.execute("BEGIN")
     try:
-        totals = part_of(db.execute("SELECT * FROM parts WHERE shard = ?", (shard,)).fetchone()).totals
+        part = db.execute("SELECT * FROM parts WHERE shard = ?", (shard,)).fetchone()
+        if part is None:  # moved to another journal just now
+            return None
+        totals = part_of(part).totals
         reopening = reopenings_of(db).get(shard)
         if reopening is None:  # replaced just now
             return totals, 0

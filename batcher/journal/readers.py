@@ -65,11 +65,8 @@ class JournalsReader:
 
         The latter count as they stood.
         """
-        readers = self._twice()
-        holder = next((one for one in readers if shard in one.reopened()), None)
-        if holder is None:  # replaced just now
-            holder = next((one for one in readers if one.knows_part(shard)), readers[0])
-        return holder.reopened_totals(shard, first_row, end_row)
+        found = (reader.reopened_totals(shard, first_row, end_row) for reader in self._twice())
+        return next((one for one in found if one is not None), (Totals(), 0))
 
     def on_their_way(self) -> int:
         """Return how many rows are noted as sent and not answered: in flight, or orphaned if the process is gone."""

@@ -110,5 +110,5 @@ def notices(findings: Findings) -> list[str]:
         said.append(f"The answers of {counted(findings.invalid, 'completed row')} do not match the JSON schema.")
     if findings.ambiguous:
         sent = counted(findings.ambiguous, "request")
-        said.append(f"{sent} may have been paid for though no answer was seen.")
+        said.append(f"{sent} may have been paid for without a usable answer.")
     return said

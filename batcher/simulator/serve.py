@@ -60,7 +60,14 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="batcher simulator", description=DESCRIPTION)
     add = made.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    add("--port", type=int, default=0, help="port to listen on (default: any free one)")
+    add(
+        "--port",
+        type=int,
+        choices=range(65536),
+        metavar="PORT",
+        default=0,
+        help="port to listen on (default: any free one)",
+    )
     add(
         "--latency",
         dest="latency_s",
@@ -213,3 +220,11 @@ def _watch_lifeline(ended: Callable[[], object]) -> None:
             return  # the event loop is closed: the simulator is leaving already
 
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def _port(text: str) -> int:
+    """A port as an option says it."""
+    port = int(text)
+    if not 0 <= port < 1 << 16:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return port

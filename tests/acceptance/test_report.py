@@ -351,7 +351,7 @@ def test_the_library_that_draws_is_missing(tmp_path: Path) -> None:
     (tmp_path / "vl_convert.py").write_text("raise ModuleNotFoundError('no', name='vl_convert')\n")
     end = batcher("report", str(tmp_path), env={**BARE, "PYTHONPATH": str(tmp_path)})
     assert end.returncode == 2
-    assert "pip install 'batcher-llm[report]'" in end.stderr
+    assert "pip install vl-convert-python" in end.stderr
     assert "Traceback" not in end.stderr
     assert batcher("status", "--help", env={**BARE, "PYTHONPATH": str(tmp_path)}).returncode == 0
 

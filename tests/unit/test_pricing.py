@@ -155,7 +155,7 @@ def test_a_limit_in_dollars_needs_prices(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(JobError, match=r"limits\.max_cost_usd: .*some-model.*pricing: \{input:") as raised:
         prices(tmp_path, limits={"max_cost_usd": 1.0})
-    assert ("batcher-llm[cost]" in str(raised.value)) is not installed
+    assert ("pip install genai-prices" in str(raised.value)) is not installed
     assert prices(tmp_path, limits={"max_cost_usd": 1.0}, pricing={"input": 1.0, "output": 1.0}) is not None
 
 
