@@ -124,3 +124,10 @@ def test_this_file_uses_every_public_name() -> None:
     """A name that is made public is pinned here too."""
     assert set(batcher.__all__) <= set(globals())
     assert all(issubclass(error, BatcherError) and error.exit_code for error in ERRORS if error is not Interrupted)
+
+
+@pytest.mark.parametrize("no_job", [{"model": "m"}, "job.yaml"])
+def test_what_is_no_job_yet(no_job: Any) -> None:
+    """A mapping or a path is a job only once it is loaded, and the error says how."""
+    with pytest.raises(TypeError, match="load_job"):
+        run(no_job)

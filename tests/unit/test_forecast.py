@@ -50,6 +50,17 @@ def test_the_rest() -> None:
     assert found.cost_by_hour is None
 
 
+def test_prompts_that_are_longer_than_those_asked() -> None:
+    """What is known of the prompts that are left counts, in tokens and in dollars; answers are like the others."""
+    known = {"rows_left": 100, "spent_usd": 0.4, "now": 3600.0, "prices": BY_HOUR}
+    alike, longer = (
+        forecast(measured([10, 20], [4, 6], [0.1, 0.3]), prompt_tokens_left=left, **known)  # type: ignore[arg-type]
+        for left in (None, 5000.0)
+    )
+    assert (alike.prompt_tokens, longer.prompt_tokens, longer.answer_tokens) == (1500, 5000, 500)
+    assert longer.cost_usd == pytest.approx((alike.cost_usd or 0) + 3500 * 1e-6)
+
+
 def test_the_range_holds_the_truth() -> None:
     """Of many samples of rows that differ, nineteen in twenty give a range in which the cost of all rows is."""
     random = Random(7)

@@ -6,13 +6,24 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import anyio
 import anyio.lowlevel
 import pytest
 from blockbuster import BlockBuster
 
-from batcher.loop import received_signals, run_loop
+from batcher.loop import STOPPING, received_signals, run_loop
+
+
+@pytest.fixture(autouse=True)
+def signals_are_heard() -> Iterator[None]:
+    """Whoever started the tests in the background had them ignore Ctrl-C."""
+    usual = {signal.SIGINT: signal.default_int_handler}
+    before = {signum: signal.signal(signum, usual.get(signum, signal.SIG_DFL)) for signum in STOPPING}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import pytest
 
 from batcher.budget import Budget, Reserved
 from batcher.engines.messages import State, Use
+from batcher.engines.processes import _CURRENT, _GROWING
 from batcher.engines.sharing import AT_ONCE, TOKENS_LEFT, Sharing
 from batcher.limits.pool import Pool, fair
 from batcher.limits.shared import SharedLimiter
@@ -168,3 +169,9 @@ def test_what_a_dead_process_held_is_not_granted_before_its_journal_was_read(tmp
     sharing.replaced(1, {TOKENS_LEFT: 120.0})
     assert sharing.shares(1)[TOKENS_LEFT] == 380
     assert sharing.shares(1)[AT_ONCE] == 8
+
+
+def test_every_figure_is_added_up() -> None:
+    """What the processes count is counted in all; a new figure has to say how."""
+    told = {"total", "cost_usd", "why_waiting"}
+    assert {*_GROWING, *_CURRENT} | told == set(Figures.__dataclass_fields__)
