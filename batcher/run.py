@@ -22,6 +22,7 @@ from batcher.prompt import Builder
 from batcher.records import Shard
 from batcher.reopening import Choice, Retry
 from batcher.results import Report
+from batcher.results.chosen import cut_off, failed_rows
 from batcher.rundir import RunDir, done_rows, figures_of
 from batcher.selection import first_rows, spread_rows
 from batcher.source import find_files
@@ -102,8 +103,10 @@ def _reopen(rundir: RunDir, plan: Plan, retry: Retry, watcher: Progress) -> bool
     return count > 0
 
 
-def dry_run(job: Job, *, limit: int | None = None) -> Estimate:
-    """Return what asking the rows without an outcome, `limit` of them at most, may take.
+def dry_run(
+    job: Job, *, limit: int | None = None, retry: Retry | None = None, accept_changes: Accepted = ()
+) -> Estimate:
+    """Return what asking the rows without an outcome, and those of a `retry`, may take; `limit` of them at most.
 
     Sends nothing, writes nothing and needs no key.
 
@@ -113,8 +116,11 @@ def dry_run(job: Job, *, limit: int | None = None) -> Estimate:
     builder = Builder(job, load_catalogue(job.catalogue).schema_of(job.model))
     plan = _plan(job)
     builder.check_columns(plan.schema.names)
-    manifest_for(job.output.path, job, plan)
+    manifest_for(job.output.path, job, plan, accept_changes)
     left = plan.rows - done_rows(job.output.path)
+    if retry is not None and left < plan.rows:
+        left += failed_rows(job.output.path, retry.only) if retry.failed else 0
+        left += cut_off(job.output.path) if retry.truncated else 0
     rows_left = left if limit is None else min(limit, left)
     return estimate(job, plan, builder, prices_of(job), rows_left=rows_left, now=time.time())
 

@@ -91,24 +91,20 @@ def run(
         raise typer.BadParameter("goes with --limit", param_hint="--spread")
     if only and not retry_failed:
         raise typer.BadParameter("goes with --retry-failed", param_hint="--only")
-    if dry_run and (retry_failed or truncated or accept_changes):
-        raise typer.BadParameter(
-            "estimates rows that were never asked; not with --retry-failed, --truncated or --accept-changes",
-            param_hint="--dry-run",
-        )
     if truncated and not accept_changes and not any(text.startswith("parameters.") for text in overrides):
         why = "needs --set parameters.max_tokens=N with a higher limit, or the answers would be cut off again"
         raise typer.BadParameter(why, param_hint="--truncated")
     wanted = _wanted(job, overrides, inputs, output, base_url, model, api_key_env, prompt, system_prompt, concurrency)
+    from batcher.cli.again import retry_of
+
+    retry = retry_of(failed=retry_failed, only=only, truncated=truncated)
     if dry_run:
         from batcher.cli.estimating import show_estimate
 
-        return show_estimate(wanted, limit=limit, as_json=as_json)
-    from batcher.cli.again import retry_of
+        return show_estimate(wanted, limit=limit, as_json=as_json, retry=retry, accept_changes=accept_changes)
     from batcher.cli.running import run_job
 
     options = {"quiet": quiet, "verbose": verbose, "as_json": as_json}
-    retry = retry_of(failed=retry_failed, only=only, truncated=truncated)
     return run_job(wanted, limit=limit, spread=spread, retry=retry, accept_changes=accept_changes, **options)
 
 

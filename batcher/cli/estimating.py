@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from batcher.cli.again import accepted
 from batcher.cli.bar import duration
 from batcher.cli.talk import say, visible_json
 from batcher.cli.wanted import Wanted
@@ -17,16 +18,22 @@ from batcher.estimate import Estimate, Range
 from batcher.job import Job
 from batcher.pricing import Rates, dollars
 
+if TYPE_CHECKING:
+    from batcher.reopening import Retry
+
 #: a cost nobody knows
 UNKNOWN = "unknown: set pricing in the job file, or see what `pip install genai-prices` knows"
 
 
-def show_estimate(wanted: Wanted, *, limit: int | None, as_json: bool) -> int:
+def show_estimate(
+    wanted: Wanted, *, limit: int | None, as_json: bool, retry: Retry | None = None, accept_changes: bool = False
+) -> int:
     """Print what a run would take; nothing is sent. Return 0."""
     from batcher.run import dry_run  # which takes the place of the function of that name in the package
 
     job = wanted.load()
-    found = dry_run(job, limit=limit)
+    keys = accepted(retry, wanted.overrides, accept_changes=accept_changes)
+    found = dry_run(job, limit=limit, retry=retry, accept_changes=keys)
     if as_json:
         say(visible_json(orjson.dumps(estimate_values(found)).decode()), sys.stdout)
     else:

@@ -22,7 +22,7 @@ from batcher.cli.wanted import Wanted
 from batcher.errors import AccountError, BatcherError, BudgetError
 from batcher.progress import Figures, Progress
 from batcher.records import Standing
-from batcher.results.cutoff import cut_off
+from batcher.results.chosen import cut_off
 from batcher.tuning import spare_pandas
 
 if TYPE_CHECKING:

@@ -116,6 +116,12 @@ def test_longer_answers_and_a_changed_prompt(tmp_path: Path) -> None:
         assert f'model was "deepseek-v4-flash", is "m-2"; parameters.max_tokens was {most}, is 4000' in refused.stderr
         assert "--accept-changes" in refused.stderr
 
+        assert batcher("run", str(job), "--truncated").returncode == 2, "they would be cut off again"
+        dry = orjson.loads(batcher("run", str(job), *again, "--dry-run", "--json").stdout)
+        assert (dry["rows_left"], dry["answer_tokens_at_most"]) == (len(cut_off), len(cut_off) * 4000)
+        dry = orjson.loads(batcher("run", str(job), "--retry-failed", "--only", "400", "-n", "--json").stdout)
+        assert dry["rows_left"] == 1
+
         longer = batcher("run", str(job), *again)
         assert longer.returncode == 3, longer.stderr
         before = table(out)
@@ -194,4 +200,4 @@ def test_a_few_first_and_from_python(tmp_path: Path) -> None:
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     """They are refused in words before anything is read."""
     assert "goes with --retry-failed" in batcher("run", "none.yaml", "--only", "timeout").stderr
-    assert batcher("run", "none.yaml", "--retry-failed", "--dry-run").returncode == 2
+    assert "max_tokens=N" in batcher("run", "none.yaml", "--truncated", "--dry-run").stderr
