@@ -17,8 +17,7 @@ _BEGINS = b"<!doctype html>"
 
 
 class MissingLibraryError(BatcherError):
-    """batcher report needs the library that draws its plots: pip install 'batcher-llm[report]' (in a clone of the
-    repository: pip install '.[report]')."""
+    """batcher report needs the library that draws its plots: pip install vl-convert-python"""
 
     exit_code = 2
 

@@ -18,7 +18,7 @@ from tests.trial import trial, until
 OUTAGE_S = 3.0
 CONCURRENCY = 16
 #: rounds with growing pauses, then probes: so many requests are few where ten thousand could have been sent
-MOST_REQUESTS = 12 * CONCURRENCY
+MOST_REQUESTS = 20 * CONCURRENCY
 ROWS_BETWEEN = 100
 
 
