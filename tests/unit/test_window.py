@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from batcher.guard import FIRST, LATER
+from batcher.journal import ReopenedRow
 from batcher.progress import Figures
 from batcher.records import Outcome
 from batcher.window import Window, window_size
@@ -29,9 +30,10 @@ class FakeShard:
     def __init__(self, missing: int) -> None:
         self.missing, self.all_read, self.abandoned, self.partial = missing, False, False, False
         self.job_version, self.place = 1, 1.0
+        self.reopened: dict[int, ReopenedRow] = {}
 
     def keeps(self, row_index: int) -> bool:
-        return False
+        return row_index in self.reopened and self.reopened[row_index].kept
 
     @property
     def ready(self) -> bool:
@@ -72,6 +74,17 @@ def test_a_shard_becomes_ready() -> None:
     assert not case.window.at_rest
     case.window.closed(shard)
     assert case.window.at_rest
+
+
+@pytest.mark.parametrize(("kept", "figures"), [(True, (1, 0, 1)), (False, (0, 1, 0))])
+def test_a_row_that_is_asked_again_in_vain(kept: bool, figures: tuple[int, int, int]) -> None:
+    """One that keeps its answer counts as completed, and as invalid if that answer is; any other one failed."""
+    case = Case()
+    shard = case.shard(1)
+    shard.reopened[0] = ReopenedRow(0, kept=kept, invalid=True, job_version=1)
+    case.window.record(failed := outcome(0, failed="x"), shard)
+    case.window.committed([failed])
+    assert (case.figures.completed, case.figures.failed, case.figures.invalid) == figures
 
 
 def test_the_last_rows_are_read_last() -> None:

@@ -11,9 +11,12 @@ import pytest
 
 from batcher.errors import BudgetError, JobError
 from batcher.job import Job
+from batcher.plan import make_plan
 from batcher.progress import Figures
 from batcher.records import Fault, Reply
 from batcher.results import Results
+from batcher.rundir import RunDir
+from batcher.source import find_files
 from tests.fakes import (
     Begun,
     ScriptedClient,
@@ -158,6 +161,24 @@ def test_what_was_received_before_a_kill_is_repaired_and_not_asked_again(tmp_pat
     with Results.open(job.output.path) as results:
         (row,) = rows_of(results)
     assert (row["valid"], row["attempts"], row["prompt_tokens"]) == (True, 2, 6)
+
+
+def test_a_draft_of_an_earlier_version_of_the_job_is_not_repaired_by_a_later_one(tmp_path: Path) -> None:
+    """Once another prompt is accepted, the row is asked that; what its first answer used still counts."""
+    job = job_in(tmp_path)
+    with begun(job) as run:
+        stop_at_second(run, Model(MISFIT))
+    later = job.model_copy(update={"prompt": "{{ text }} anew"})
+    plan = make_plan(later, find_files(later.input.path))
+    with RunDir.open(later.output.path) as rundir:
+        rundir.begin(later, plan, "all")
+        model = Model(FIT)
+        assert work(Begun(later, plan, rundir), model) is None
+    (request,) = model.requests
+    assert [message["role"] for message in request["messages"]] == ["user"]
+    with Results.open(later.output.path) as results:
+        (row,) = rows_of(results)
+    assert (row["valid"], row["attempts"], row["job_version"]) == (True, 2, 2)
 
 
 def stop_at_second(run: Begun, model: Model) -> None:
